@@ -145,6 +145,9 @@ const CLUSTER_ID: &str = "X-Etcd-Cluster-Id";
 const FOREIGN_ORIGIN: &str = "403 Forbidden: writes from a browser page of this origin are not \
                               allowed. Start tern with -cors and the origin to allow them\n";
 
+/// The page that every machine answers itself, on both ports.
+const CLUSTER: &str = "/v2/cluster";
+
 /// The body of every 404 that is not about a key.
 const NOT_FOUND: &str = "404 page not found\n";
 
@@ -216,6 +219,7 @@ const fn page(
 /// The pages of the client port that are served whatever `-compat` says; 0.4 has none of them.
 const PAGES: &[Page] = &[
     page(Exact("/health"), GET_ONLY, members::health),
+    page(Exact(CLUSTER), READ_METHODS, members::cluster),
     page(Exact("/v2/members"), MEMBER_METHODS, any_member),
     page(Below("/v2/members/"), MEMBER_METHODS, any_member),
     page(Exact("/v2/auth/enable"), SWITCH_METHODS, auth_switch),
@@ -278,6 +282,7 @@ const ROUTES: &[Route] = &[
     Route(Peer, GET, Exact("/v2/admin/config"), admin::config_get),
     Route(Peer, PUT, Exact("/v2/admin/config"), admin::config_put),
     Route(Peer, GET, Exact("/v2/admin/bootstrap"), admin::bootstrap),
+    Route(Peer, READ, Exact(CLUSTER), members::cluster),
     Route(Peer, GET, Exact("/v2/admin/machines"), admin::machines_get),
     Route(Peer, GET, Below("/v2/admin/machines/"), admin::machine_get),
     Route(
@@ -321,8 +326,8 @@ pub fn refusal(reject: Reject, origin: Option<&str>, context: &Context) -> Respo
 
 /// Finds the route of a request and runs its handler.
 pub fn route(port: Port, request: &Request, context: &Context) -> Routed {
-    if port == Peer && context.mode != Mode::Member {
-        // A standby refuses every request on its peer port, without CORS headers.
+    if port == Peer && context.mode != Mode::Member && request.path != CLUSTER {
+        // A standby refuses every other request on its peer port, without CORS headers.
         return Routed::Answer(Response::new(404, TEXT, NOT_FOUND));
     }
     let cors = Cors::of(request, context.settings);
@@ -437,7 +442,11 @@ fn auth_role(exchange: &Exchange) -> Handled {
 /// A request on the client port of a standby. It answers about itself, and sends its clients to the
 /// leader with everything else.
 fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
-    if exchange.request.method == Method::Get {
+    let method = exchange.request.method;
+    if READ_METHODS.contains(&method) && exchange.request.path == CLUSTER {
+        return members::cluster(exchange);
+    }
+    if method == Method::Get {
         match &*exchange.request.path {
             "/health" => return members::health(exchange),
             "/metrics" => return metrics::metrics(exchange),
@@ -454,7 +463,7 @@ fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
         return Err(exchange.error(Code::StandbyInternal, ""));
     };
     let target = redirect::target_of(&exchange.request.path, exchange.request.query);
-    let response = redirect::response(exchange.request.method, leader_url, &target);
+    let response = redirect::response(method, leader_url, &target);
     Ok(Routed::Answer(response))
 }
 

@@ -9,6 +9,7 @@
 //!
 //! The functions are pure. `core::machine` decides when to ask which question. Start with
 //! [`request`] and [`reply`].
+use super::cluster_status;
 use super::discovery;
 use super::http::call::{HttpCall, HttpReply};
 use super::http::url::Url;
@@ -31,6 +32,10 @@ pub fn request(call: &Call) -> HttpCall {
         Question::Version => get("/version"),
         Question::Machines { of: None } => get("/v2/admin/machines"),
         Question::Machines { of: Some(place) } => get(&machines_path(place)),
+        Question::MachinesForStandby(standby) => HttpCall {
+            header: Some((cluster_status::STANDBY, cluster_status::introduce(standby))),
+            ..get("/v2/admin/machines")
+        },
         Question::Config => get("/v2/admin/config"),
         Question::Bootstrap => get("/v2/admin/bootstrap"),
         Question::Leader => get("/v2/leader"),
@@ -61,7 +66,9 @@ pub fn reply(question: &Question, response: HttpReply) -> Reply {
     };
     let answer = match question {
         Question::Version => parse_version(status, &body),
-        Question::Machines { .. } => parse_machines(status, &body),
+        Question::Machines { .. } | Question::MachinesForStandby(_) => {
+            parse_machines(status, &body)
+        }
         Question::Config => parse_config(status, &body),
         Question::Bootstrap => parse_bootstrap(status, &body),
         Question::Leader => parse_leader(status, &body),

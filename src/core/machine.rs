@@ -20,6 +20,7 @@ mod proxying;
 mod registrar;
 mod roll_call;
 mod standby;
+mod status;
 mod survey;
 mod transitions;
 
@@ -441,10 +442,11 @@ impl Machine {
     pub fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
         match &self.mode {
             _ if *query == Query::Bootstrap => Some(self.bootstrap_state()),
-            MachineMode::Member(member) => member.query(now, query),
-            MachineMode::Outside(outside) if *query == Query::Health => {
-                Some(Outcome::Health(outside.health()))
+            _ if *query == Query::Health => Some(Outcome::Health(self.health(now))),
+            _ if *query == Query::Cluster => {
+                Some(Outcome::Cluster(Box::new(self.cluster_status(now))))
             }
+            MachineMode::Member(member) => member.query(now, query),
             MachineMode::Outside(_) if *query == Query::Figures => {
                 let role = Role::Standby;
                 Some(Outcome::Figures(Box::new(CoreFigures {

@@ -16,6 +16,7 @@
 //! - `registry`: the views `/_etcd/machines` and `/_etcd/config`, and the rules for joins.
 //! - `snapshotting`: snapshots, which release the log.
 //! - `leadership`, `stats`, `speed_test`: what `/v2/stats`, redirects and `/v2/speedTest` need.
+//! - `overview`, `standbys`: what `/v2/cluster` needs.
 //! - `proposed`: commands proposed here, so that their entries are not decoded again.
 //!
 //! Start with [`Replica::on_request`] and [`Replica::advance`].
@@ -27,6 +28,7 @@ mod leadership;
 mod listings;
 mod locks;
 mod members;
+mod overview;
 mod pending;
 mod propose;
 mod proposed;
@@ -35,6 +37,7 @@ pub mod registry;
 mod requests;
 mod snapshotting;
 mod speed_test;
+mod standbys;
 mod stats;
 
 use crate::core::cluster_time::Stamp;
@@ -90,6 +93,7 @@ pub struct Replica {
     snapshotting: snapshotting::Snapshotting,
     statistics: stats::Statistics,
     removed: members::RemovedMembers,
+    standbys: standbys::Standbys,
 
     // -- outputs
     /// Peer URLs at which members say they are now; to be dialled.
@@ -164,6 +168,7 @@ impl Replica {
             statistics: stats::Statistics::default(),
             has_shown_file: false,
             removed: members::RemovedMembers::default(),
+            standbys: standbys::Standbys::default(),
             hints: Vec::new(),
             raft_output: RaftOutput::default(),
             store_notifications: Vec::new(),

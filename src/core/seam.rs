@@ -3,6 +3,7 @@
 //! Inputs are the arguments of `Machine`'s methods: requests, replies to calls, results of work on
 //! snapshot files. Outputs gather in [`Outputs`]. Start there.
 mod calls;
+mod cluster;
 mod facts;
 mod figures;
 mod locks;
@@ -15,6 +16,10 @@ mod stats;
 pub use calls::{
     Attendance, Call, CallAnswer, CallId, CallRefusal, ClusterRoom, FormerPlace, Introduction,
     MemberPlace, Question, RefusalReason, Reply,
+};
+pub use cluster::{
+    ClusterStatus, ClusterView, LogStatus, MachineStatus, MemberCondition, MemberProgress,
+    MemberStatus, ModeName, StandbyStatus, StandbyVisitor,
 };
 pub use facts::{Fact, PlaceDoubt};
 pub use figures::{CoreFigures, MemberFigures, PeerLag};

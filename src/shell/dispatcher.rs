@@ -19,10 +19,12 @@ use crate::codec::api::{
     Routed, SharedValue,
 };
 use crate::codec::http::call::HttpCall;
-use crate::codec::http::{Date, Limits, Method, Parsed, Reject, Request};
+use crate::codec::http::{Date, Limits, Method, Parsed, Reject, Request, ResponseMode};
 use crate::codec::peer::hello::PATH;
 use crate::core::command::KeyPath;
-use crate::core::machine::{Answer, Indexes, LockRequest, Machine, Op, Outcome, Ticket};
+use crate::core::machine::{
+    Answer, Indexes, LockRequest, Machine, Op, Outcome, ProxiedRequest, Ticket,
+};
 use crate::core::store::Store;
 use crate::core::timer::Now;
 
@@ -199,13 +201,27 @@ impl Dispatcher<'_, '_> {
         if port == Port::Client && !is_watch {
             self.requests.add(method);
         }
+        self.start_routed(conn, routed, response_mode, lane)
+    }
+
+    /// Starts a request that was routed.
+    fn start_routed(
+        &mut self,
+        conn: &mut Conn,
+        routed: Routed,
+        response_mode: ResponseMode,
+        lane: Lane,
+    ) -> Served {
         match routed {
             Routed::Answer(response) => {
                 conn.send(&response, response_mode, self.context.date, self.buffers);
                 return Served::Answered;
             }
             Routed::ToMachine { op, shape } => self.ask(conn, op, shape, lane),
-            Routed::Proxy { call, shape } => self.proxy(conn, *call, shape),
+            Routed::Proxy { call, shape } => {
+                let request = ProxiedRequest::new(self.context.now, call.method == Method::Get);
+                self.proxy(conn, request, *call, shape);
+            }
         }
         Served::Idle
     }
@@ -273,13 +289,20 @@ impl Dispatcher<'_, '_> {
     }
 
     /// Hands a request to the machine.
-    fn ask(&mut self, conn: &mut Conn, op: Op, shape: api::Shape, lane: Lane) {
+    fn ask(&mut self, conn: &mut Conn, op: Op, mut shape: api::Shape, lane: Lane) {
         let now = self.context.now;
-        let ticket = self.start(conn, shape, waits_for_events(&op));
         let answer_now = match &op {
             Op::Query(query) => self.machine.query(now, query),
             _ => None,
         };
+        let request = ProxiedRequest::once();
+        if let Some(outcome) = &answer_now
+            && self.machine.proxy_url(&request).is_some()
+            && let Some(call) = shape.ask_leader(outcome)
+        {
+            return self.proxy(conn, request, call, shape);
+        }
+        let ticket = self.start(conn, shape, waits_for_events(&op));
         let Some(outcome) = answer_now else {
             if is_listing(&op) {
                 return self.list(lane, ticket, op, LISTING_BYTES_MIN);
@@ -326,10 +349,16 @@ impl Dispatcher<'_, '_> {
     }
 
     /// Proxies a request to the leader, or redirects the client if too many are under way.
-    fn proxy(&mut self, conn: &mut Conn, call: HttpCall, shape: api::Shape) {
+    fn proxy(
+        &mut self,
+        conn: &mut Conn,
+        request: ProxiedRequest,
+        call: HttpCall,
+        shape: api::Shape,
+    ) {
         let ticket = self.start(conn, shape, false);
         let context = self.context;
-        if !self.proxied.add(context.now, ticket, call) {
+        if !self.proxied.add(context.now, ticket, request, call) {
             let next = conn.render(self.buffers, |shape, out| {
                 shape.proxied(ProxyOutcome::Redirected, context, out)
             });

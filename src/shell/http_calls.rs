@@ -265,6 +265,7 @@ mod tests {
             method,
             url: url.into(),
             content_type: if put { "text/plain" } else { "" },
+            header: None,
             body: if put { b"BODY"[..].into() } else { [].into() },
             timeout_ms: 10_000,
         };

@@ -3,7 +3,6 @@
 //! `core::machine::proxying` decides the next step after each attempt. The requests are bounded in
 //! number and bytes; `Dispatcher::proxy` admits them, and `Clients` takes the calls that are due.
 //! Start with [`ProxiedRequests::add`].
-use crate::codec::http::Method;
 use crate::codec::http::call::HttpCall;
 use crate::core::machine::{Machine, ProxiedRequest, ProxyResult, ProxyStep, Ticket};
 use crate::core::timer::Now;
@@ -41,13 +40,18 @@ pub struct ProxiedRequests {
 
 impl ProxiedRequests {
     /// Adds a request, whose call has the target as its URL. Returns false if there is no room.
-    pub fn add(&mut self, now: Now, ticket: Ticket, call: HttpCall) -> bool {
+    pub fn add(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        request: ProxiedRequest,
+        call: HttpCall,
+    ) -> bool {
         let body_bytes = call.body.len();
         let is_too_long = self.bytes > 0 && self.bytes + body_bytes > PROXIED_BYTES_MAX;
         if is_too_long || self.open.len() == PROXIED_MAX {
             return false;
         }
-        let request = ProxiedRequest::new(now, call.method == Method::Get);
         self.bytes += body_bytes;
         self.open.insert(
             ticket,
@@ -148,10 +152,14 @@ mod tests {
             wall_ns: 0,
         };
         let mut proxied = ProxiedRequests::default();
-        assert!(proxied.add(now, Ticket(1), put(5 << 20)), "a single one");
-        assert!(!proxied.add(now, Ticket(2), put(1)));
+        let add = |proxied: &mut ProxiedRequests, ticket, bytes| {
+            let request = ProxiedRequest::new(now, false);
+            proxied.add(now, Ticket(ticket), request, put(bytes))
+        };
+        assert!(add(&mut proxied, 1, 5 << 20), "a single one");
+        assert!(!add(&mut proxied, 2, 1));
         proxied.remove(Ticket(1));
-        let count = (0..1000).filter(|n| proxied.add(now, Ticket(*n), put(1)));
+        let count = (0..1000).filter(|n| add(&mut proxied, *n, 1));
         assert_eq!(count.count(), PROXIED_MAX);
         assert_eq!(proxied.next_deadline(), Some(1));
     }

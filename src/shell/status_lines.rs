@@ -81,7 +81,7 @@ fn log_peer(machine: &Machine, member: &Member, raft: &Raft, now: Now) {
     let matched = progress.matched().0;
     let stage = if progress.is_in_snapshot() {
         ", is sent a snapshot"
-    } else if raft.has_full_flight(progress) {
+    } else if raft.is_out_of_room(progress) {
         ", its disk is full"
     } else {
         ""

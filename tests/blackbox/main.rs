@@ -4,7 +4,8 @@
 //! networks between them (`net`).
 //!
 //! - Answers: `conformance` replays the recorded answers of etcd 0.4.9, `conformance_2x` those of
-//!   etcd 3.4; `keys`, `watch` and `framing` test the rest of the interface, `metrics` the figures.
+//!   etcd 3.4; `keys`, `watch` and `framing` test the rest of the interface, `metrics` the figures,
+//!   `overview` the view of the cluster.
 //! - Clients: `limits` and `fairness` have clients that cost the others; `tls` has both ports over
 //!   TLS.
 //! - One process: `signals` sends signals, `restart` kills it under load, `service` runs it as systemd
@@ -48,6 +49,7 @@ mod members_api;
 mod metrics;
 mod observers;
 mod outage;
+mod overview;
 mod partition;
 mod peers;
 mod powercut;

@@ -189,7 +189,7 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         Op::Query(Query::StatsStore) => Outcome::StatsStore(Box::new(store_stats(&json))),
         Op::SpeedTest => Outcome::SpeedTest,
         Op::Query(Query::ConfigGet) | Op::ConfigPut { .. } => Outcome::Config(config(&json)),
-        Op::Query(Query::MachineList) | Op::Query(Query::MachinesOf(_)) => {
+        Op::Query(Query::MachineList | Query::MachinesOf(_)) | Op::ListForStandby(_) => {
             let machines = json.as_array().expect("a list").iter();
             Outcome::MachineList(machines.map(machine).collect())
         }
@@ -200,7 +200,7 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         Op::MachineRemove { .. } => Outcome::Removed,
         Op::Join(_) => Outcome::Joined(Index(u64::from(*expect.body.as_bytes().first()?))),
         Op::Query(Query::Health) => Outcome::Health(Health::Healthy),
-        Op::Query(Query::Members | Query::Figures | Query::Bootstrap)
+        Op::Query(Query::Members | Query::Cluster | Query::Figures | Query::Bootstrap)
         | Op::Lock(_)
         | Op::MemberAdd { .. }
         | Op::MemberMove { .. }

@@ -279,6 +279,7 @@ proptest! {
             host: "127.0.0.1:7001",
             target: &target,
             content_type: "application/x-www-form-urlencoded",
+            header: None,
             body: body.as_bytes(),
         };
         let bytes = call.encode();

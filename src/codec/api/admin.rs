@@ -2,6 +2,7 @@
 //! list of machines.
 use super::exchange::{Exchange, Handled};
 use super::render::AnswerKind;
+use crate::codec::cluster_status;
 use crate::codec::http::Method;
 use crate::codec::http::response::TEXT;
 use crate::core::error::{Code, Error};
@@ -126,7 +127,7 @@ pub fn config_put(exchange: &Exchange) -> Handled {
 
 /// `GET /v2/admin/machines`. A tern that asks gives the cluster that it expects here (`cluster`),
 /// its own member id (`id`), and the end of its log (`last`) if it asks whether it has lost
-/// entries; all in hexadecimal.
+/// entries; all in hexadecimal. A standby names itself in a header.
 pub fn machines_get(exchange: &Exchange) -> Handled {
     let query = exchange.query()?;
     // A malformed number becomes 0. No cluster and no member has this number, so the answer is an
@@ -136,7 +137,10 @@ pub fn machines_get(exchange: &Exchange) -> Handled {
         Some(u64::from_str_radix(text, 16).unwrap_or(0))
     };
     let op = match number("cluster") {
-        None => Op::Query(Query::MachineList),
+        None => match exchange.request.standby.and_then(cluster_status::visitor) {
+            Some(standby) => Op::ListForStandby(standby),
+            None => Op::Query(Query::MachineList),
+        },
         Some(cluster) => {
             let id = number("id").unwrap_or(0);
             let place = MemberPlace::new(cluster, id, number("last"));

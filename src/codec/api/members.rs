@@ -1,4 +1,5 @@
-//! `/v2/members` and `/health`: the members as clients of etcd 2.x see and change them.
+//! `/v2/members`, `/health` and `/v2/cluster`: the members as clients of etcd 2.x see and change
+//! them, and as operators see them.
 //!
 //! The machine decides about members. Here bodies are read, and requests that need no member are
 //! refused: another content type, malformed JSON, an id that no member can have, a URL that is
@@ -44,6 +45,15 @@ pub fn delete(exchange: &Exchange) -> Handled {
 /// `/health`
 pub fn health(exchange: &Exchange) -> Handled {
     exchange.to_machine(Op::Query(Query::Health), AnswerKind::Health)
+}
+
+/// `/v2/cluster`
+pub fn cluster(exchange: &Exchange) -> Handled {
+    let kind = AnswerKind::Cluster {
+        asks_leader: !exchange.request.from_tern,
+        own: None,
+    };
+    exchange.to_machine(Op::Query(Query::Cluster), kind)
 }
 
 /// Only the leader changes members. With `-forward` a follower asks it for its client.

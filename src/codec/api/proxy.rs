@@ -55,6 +55,7 @@ pub(super) fn forward(exchange: &Exchange, leader_url: Option<&str>) -> Option<R
         method,
         url: redirect::target_of(&request.path, request.query).into(),
         content_type,
+        header: None,
         body: request.body.into(),
         timeout_ms,
     };

@@ -7,6 +7,7 @@
 //! `json`, `tree`, `stats` and `v1` write the bodies.
 //!
 //! Start reading at [`Shape::render`].
+mod cluster;
 pub(super) mod json;
 mod locks;
 mod members;
@@ -26,6 +27,7 @@ pub use watch::{Delivered, Rendition};
 
 use super::cors::Cors;
 use super::{CLUSTER_ID, Context};
+use crate::codec::cluster_status::ClusterDocument;
 use crate::codec::http::response::{JSON, ResponseHead, TEXT};
 use crate::codec::http::{Framing, Method, Request, ResponseMode};
 use crate::core::error::{Code, Error};
@@ -83,6 +85,13 @@ pub(super) enum AnswerKind {
         field: LockField,
         /// The cause of error 100: the name of the request.
         cause: &'static str,
+    },
+    /// This machine, and the cluster as the leader sees it.
+    Cluster {
+        /// The leader may be asked for its view. Another machine that asks does so itself.
+        asks_leader: bool,
+        /// The document of this machine, once the leader is asked.
+        own: Option<Box<ClusterDocument>>,
     },
     /// The figures of `/metrics`.
     Metrics,
@@ -192,6 +201,7 @@ impl Shape {
             Outcome::Migrated(rest) => self.migrated(rest, context, out),
             Outcome::WatchEnd => self.watch_end(context, out),
             Outcome::WatchTimedOut => self.watch_timed_out(at, context, out),
+            Outcome::Cluster(status) => self.cluster(status, context, out),
             Outcome::Health(health) => self.health(*health, context, out),
             Outcome::Lock(outcome) => self.lock(outcome, context, out),
             Outcome::Failed(error) => self.failed(error, at, context, out),

@@ -14,6 +14,8 @@ pub struct HttpCall {
     pub url: Box<str>,
     /// Header `Content-Type`; empty: the header is not sent.
     pub content_type: &'static str,
+    /// One more header, with its value.
+    pub header: Option<(&'static str, Box<str>)>,
     /// Empty: no body is sent.
     pub body: Box<[u8]>,
     /// The longest time that the whole call may take, redirects included, in milliseconds.
@@ -27,6 +29,7 @@ impl HttpCall {
             method: Method::Get,
             url: url.into(),
             content_type: "",
+            header: None,
             body: Box::default(),
             timeout_ms,
         }
@@ -38,6 +41,7 @@ impl HttpCall {
             method: Method::Put,
             url: url.into(),
             content_type,
+            header: None,
             body: body.into_bytes().into(),
             timeout_ms,
         }
@@ -55,6 +59,7 @@ impl HttpCall {
             host: url.authority,
             target: &url.path(),
             content_type: self.content_type,
+            header: self.header.as_ref().map(|(name, value)| (*name, &**value)),
             body: &self.body,
         };
         request.encode()

@@ -40,6 +40,8 @@ pub struct CallRequest<'a> {
     pub target: &'a str,
     /// Header `Content-Type`; empty: the header is not sent.
     pub content_type: &'a str,
+    /// One more header, with its value.
+    pub header: Option<(&'static str, &'a str)>,
     /// The body; may be empty.
     pub body: &'a [u8],
 }
@@ -56,6 +58,9 @@ impl CallRequest<'_> {
         );
         if !self.content_type.is_empty() {
             head.push_str(&format!("Content-Type: {}\r\n", self.content_type));
+        }
+        if let Some((name, value)) = self.header {
+            head.push_str(&format!("{name}: {value}\r\n"));
         }
         if !self.body.is_empty() || !matches!(self.method, "GET" | "HEAD" | "DELETE") {
             head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));

@@ -58,6 +58,8 @@ pub struct Request<'a> {
     pub upgrade: Option<&'a str>,
     /// Header `Tern-Hello`: the sender's side of a new link between peers.
     pub hello: Option<&'a str>,
+    /// Header `X-Tern-Standby`: the standby that fetches the list of members.
+    pub standby: Option<&'a str>,
     /// Whether the sender is a tern (header `User-Agent`).
     pub from_tern: bool,
     /// The decoded body; empty without one.
@@ -359,6 +361,7 @@ impl<'a> RequestHead<'a> {
             origin: None,
             upgrade: None,
             hello: None,
+            standby: None,
             from_tern: false,
             body: b"",
         };
@@ -392,6 +395,8 @@ impl<'a> RequestHead<'a> {
                 request.upgrade = request.upgrade.or(Some(text(header.value)));
             } else if is("tern-hello") {
                 request.hello = request.hello.or(Some(text(header.value)));
+            } else if is("x-tern-standby") {
+                request.standby = request.standby.or(Some(text(header.value)));
             } else if is("expect") && request.version == Version::Http11 {
                 // RFC 9110 section 10.1.1: HTTP/1.0 has no expectations.
                 if !header.value.eq_ignore_ascii_case(b"100-continue") {

@@ -463,16 +463,6 @@ impl MemberMode {
             return Some(self.replica.query(now, query));
         }
         match &self.state {
-            MemberState::Starting { .. } if *query == Query::Health => {
-                Some(Outcome::Health(Health::Starting))
-            }
-            MemberState::Removed { .. }
-            | MemberState::Stopped { .. }
-            | MemberState::Leaving { .. }
-                if *query == Query::Health =>
-            {
-                Some(Outcome::Health(Health::Leaving))
-            }
             MemberState::Starting { .. } => None,
             MemberState::Serving | MemberState::Stopping { .. } => {
                 Some(self.replica.query(now, query))
@@ -480,6 +470,17 @@ impl MemberMode {
             MemberState::Removed { .. }
             | MemberState::Stopped { .. }
             | MemberState::Leaving { .. } => Some(self.redirect().unwrap_or_else(refusal)),
+        }
+    }
+
+    /// Whether this member can serve its clients.
+    pub(super) fn health(&self, now: Now) -> Health {
+        match &self.state {
+            MemberState::Starting { .. } => Health::Starting,
+            MemberState::Serving | MemberState::Stopping { .. } => self.replica.health(now),
+            MemberState::Removed { .. }
+            | MemberState::Stopped { .. }
+            | MemberState::Leaving { .. } => Health::Leaving,
         }
     }
 

@@ -55,6 +55,15 @@ impl ProxiedRequest {
         }
     }
 
+    /// A read that has just arrived, and is sent once.
+    pub fn once() -> ProxiedRequest {
+        ProxiedRequest {
+            is_read: true,
+            due_us: 0,
+            attempts: 0,
+        }
+    }
+
     /// An attempt has ended.
     pub fn on_result(&mut self, now: Now, result: ProxyResult) -> ProxyStep {
         self.attempts = self.attempts.saturating_add(1);

@@ -17,7 +17,7 @@ use crate::core::raft::PeerId;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
     Call, CallAnswer, CallId, CallRefusal, ClusterRoom, Fact, Introduction, MachineInfo, Outcome,
-    Question, RefusalReason, Reply, Role, StandbyInfo,
+    Question, RefusalReason, Reply, Role, StandbyInfo, StandbyVisitor,
 };
 use crate::core::timer::Now;
 
@@ -118,7 +118,9 @@ impl Standby {
         }
         self.fetch_began_us = now.mono_us;
         self.reason = "it knows no other machine".into();
-        self.survey.begin(targets(&self.info.cluster, &self.others));
+        let question = self.list_question();
+        self.survey
+            .begin(targets(&self.info.cluster, &self.others, &question));
         self.ask_target(now);
     }
 
@@ -152,6 +154,14 @@ impl Standby {
     }
 
     // -- a fetch
+
+    /// The question for the members. It names this machine, for the leader to show.
+    fn list_question(&self) -> Question {
+        Question::MachinesForStandby(StandbyVisitor {
+            name: self.introduction.name.clone(),
+            client_url: Some(self.introduction.client_url.clone()),
+        })
+    }
 
     fn ask_target(&mut self, now: Now) {
         match self.survey.target() {
@@ -224,7 +234,7 @@ impl Standby {
     fn on_leader(&mut self, now: Now, peer_url: Box<str>) {
         self.survey.insert_next(Target {
             url: peer_url,
-            first: Question::Machines { of: None },
+            first: self.list_question(),
         });
         self.survey.advance();
         self.ask_target(now);
@@ -362,9 +372,9 @@ pub(super) fn redirect_to(leader: &MachineInfo) -> Outcome {
     }
 }
 
-/// The targets of a fetch: the peer ports of the members, the leader's first, then `others`, then
-/// the members' client ports.
-fn targets(cluster: &[MachineInfo], others: &[Box<str>]) -> Vec<Target> {
+/// The targets of a fetch: the peer ports of the members, the leader's first, then `others`, which
+/// are asked `question`; then the members' client ports.
+fn targets(cluster: &[MachineInfo], others: &[Box<str>], question: &Question) -> Vec<Target> {
     let (leaders, followers): (Vec<_>, Vec<_>) =
         cluster.iter().partition(|m| m.state == Role::Leader);
     let members: Vec<&MachineInfo> = leaders.into_iter().chain(followers).collect();
@@ -372,7 +382,7 @@ fn targets(cluster: &[MachineInfo], others: &[Box<str>]) -> Vec<Target> {
     for url in members.iter().map(|m| &m.peer_url).chain(others) {
         targets.push(Target {
             url: url.clone(),
-            first: Question::Machines { of: None },
+            first: question.clone(),
         });
     }
     for member in members {

@@ -7,7 +7,7 @@
 //! (thesis 10.2.1). Start reading at `Raft::replicate`, then `Raft::on_append_reply`.
 use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist, Rpc, Term};
 use super::round_trips::allowance_us;
-use super::{HeartbeatReport, Progress, ProgressState, ProposalRefusal, Raft, RaftRole};
+use super::{HeartbeatReport, ProgressState, ProposalRefusal, Raft, RaftRole};
 use crate::core::command::{self, Command, Origin};
 
 /// Most bytes of entries in one message, unless a single entry is larger. The receiver handles
@@ -109,11 +109,6 @@ impl LeaderState {
 
 /// The leader's own log.
 impl Raft {
-    /// Whether so much is on the way to a peer that nothing more is sent.
-    pub fn has_full_flight(&self, peer: &Progress) -> bool {
-        peer.is_full(self.memory.in_flight_bytes_max)
-    }
-
     /// Whether a command may be appended now. The bound on uncommitted bytes does not hold for
     /// expiry: clients that fill each gap would keep it off. The owner proposes one `Sync` at a time.
     pub(super) fn may_propose(&self, command: &Command) -> Result<(), ProposalRefusal> {

@@ -160,6 +160,11 @@ impl Raft {
         self.room.free_bytes() >= CLIENT_RESERVE_BYTES
     }
 
+    /// Whether a peer has answered this leader that it has no room for entries of clients.
+    pub fn is_out_of_room(&self, peer: &Progress) -> bool {
+        peer.has_answered() && peer.unclaimed_bytes() < CLIENT_RESERVE_BYTES
+    }
+
     /// Whether this leader and the voters that have room for entries of clients are a majority: a
     /// full disk outside of it costs the cluster nothing.
     ///

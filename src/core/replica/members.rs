@@ -41,7 +41,7 @@ impl Replica {
     }
 
     /// This member's public id.
-    pub(super) fn own_public_id(&self) -> PublicId {
+    pub fn own_public_id(&self) -> PublicId {
         let own = self.raft.id();
         self.public_id_of(own).unwrap_or_else(|| self.hashed(own))
     }
@@ -117,7 +117,7 @@ impl Replica {
     }
 
     /// Whether this member can serve its clients.
-    pub(super) fn health(&self, now: Now) -> Health {
+    pub fn health(&self, now: Now) -> Health {
         match self.raft.role() {
             RaftRole::Leader if self.raft.majority_heard(now) => Health::Healthy,
             RaftRole::Leader => Health::NoMajority,

@@ -31,6 +31,12 @@ impl Replica {
             Op::MachineRemove { name, for_good } => {
                 self.change_members(now, ticket, MemberChange::Remove { name, for_good });
             }
+            Op::ListForStandby(standby) => {
+                let interval_ms = self.config().sync_interval_ms;
+                self.standbys.on_fetch(now, standby, interval_ms);
+                let list = self.machine_list();
+                self.answer(ticket, Outcome::MachineList(list));
+            }
             Op::Join(join) => self.change_members(now, ticket, MemberChange::Join(join)),
             Op::MemberAdd { peer_urls } => {
                 self.change_members(now, ticket, MemberChange::Add { peer_urls });
@@ -127,6 +133,7 @@ impl Replica {
             Query::MachineGet { name } => self.machine(name),
             Query::Members => self.member_listing(),
             Query::Health => Outcome::Health(self.health(now)),
+            Query::Cluster => unreachable!("`Machine::query` answers it in every mode"),
             Query::Figures => Outcome::Figures(Box::new(CoreFigures {
                 role: self.role(),
                 member: Some(self.figures()),

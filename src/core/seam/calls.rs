@@ -2,7 +2,7 @@
 //!
 //! The core chooses the question and the address. `codec::cluster_api` turns a question into an
 //! HTTP request, and the response into a reply. Start with [`Question`].
-use super::MachineInfo;
+use super::{MachineInfo, StandbyVisitor};
 use crate::core::raft::{Index, PeerId};
 
 /// How long a question to a machine may take, in milliseconds.
@@ -55,6 +55,7 @@ impl Call {
         let timeout_ms = match question {
             Question::Version
             | Question::Machines { .. }
+            | Question::MachinesForStandby(_)
             | Question::Config
             | Question::Leader
             | Question::Bootstrap => ASK_MS,
@@ -83,6 +84,8 @@ pub enum Question {
         /// one that knows less ([`RefusalReason`]).
         of: Option<MemberPlace>,
     },
+    /// Over the peer port: the members, asked by a standby, which names itself.
+    MachinesForStandby(StandbyVisitor),
     /// Over the peer port: the cluster config.
     Config,
     /// Over the peer port: whether the machine waits for its cluster to begin (`-bootstrap`).

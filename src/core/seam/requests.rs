@@ -1,5 +1,6 @@
 //! Requests of clients and administrators, and their answers. Start with [`Op`].
 use super::calls::{Attendance, FormerPlace, MemberPlace};
+use super::cluster::{ClusterStatus, StandbyVisitor};
 use super::figures::CoreFigures;
 use super::locks::{LockOutcome, LockRequest};
 use super::members::{Health, MemberInfo, MemberListing};
@@ -92,6 +93,9 @@ pub enum Op {
         /// The member.
         id: PublicId,
     },
+    /// The members, for a standby: this machine remembers for a while that it has asked. Answer:
+    /// [`Outcome::MachineList`].
+    ListForStandby(StandbyVisitor),
     /// Admit a machine as a member. Answer: [`Outcome::Joined`].
     Join(Join),
     /// The last page or backlog of this ticket has left the output buffer: send the next one.
@@ -127,6 +131,8 @@ pub enum Query {
     Members,
     /// Whether this machine can serve its clients.
     Health,
+    /// This machine, and the cluster as it sees it; answered in every mode.
+    Cluster,
     /// The figures of `/metrics`; answered in every mode.
     Figures,
     /// One member.
@@ -240,7 +246,7 @@ pub enum Outcome {
     SpeedTest,
     /// The cluster config in force.
     Config(ClusterConfig),
-    /// [`Query::MachineList`] and [`Query::MachinesOf`], sorted by name.
+    /// [`Query::MachineList`], [`Query::MachinesOf`] and [`Op::ListForStandby`], sorted by name.
     MachineList(Vec<MachineInfo>),
     /// [`Query::MachineGet`].
     Machine(MachineInfo),
@@ -248,6 +254,8 @@ pub enum Outcome {
     Members(MemberListing),
     /// [`Query::Health`].
     Health(Health),
+    /// [`Query::Cluster`].
+    Cluster(Box<ClusterStatus>),
     /// [`Query::Figures`].
     Figures(Box<CoreFigures>),
     /// [`Op::MemberAdd`].

@@ -2,6 +2,7 @@
 use super::json::{raw, string};
 use super::{AnswerKind, Next, Shape, json};
 use crate::codec::api::Context;
+use crate::codec::cluster_status;
 use crate::codec::http::response::{JSON, TEXT};
 use crate::core::error::{Code, Error};
 use crate::core::seam::{Health, MemberInfo, MemberListing, Outcome};
@@ -31,16 +32,9 @@ impl Shape {
     /// Appends the answer to `/health`. It ends with a line break if the machine is not healthy, as
     /// etcd's does; a reason is in no answer of etcd 3.4.
     pub(super) fn health(&self, health: Health, context: &Context, out: &mut Vec<u8>) -> Next {
-        let reason = match health {
-            Health::Healthy => {
-                let head = self.head(200, TEXT, context, out);
-                return Next::done(head.full(|out| raw("{\"health\":\"true\"}", out)));
-            }
-            Health::Starting => "starting: not everything that was committed is applied yet",
-            Health::NoMajority => "a majority of the voters does not answer",
-            Health::NoLeader => "no leader is heard",
-            Health::NoCluster => "standby: no machine of the cluster named a leader",
-            Health::Leaving => "leaving the cluster, or stopped",
+        let Some(reason) = cluster_status::reason(health) else {
+            let head = self.head(200, TEXT, context, out);
+            return Next::done(head.full(|out| raw("{\"health\":\"true\"}", out)));
         };
         let head = self.head(503, TEXT, context, out);
         Next::done(head.full(|out| {

@@ -4,6 +4,7 @@ use super::json::{message, raw, string};
 use super::{Next, Shape, stats};
 use crate::codec::api::Context;
 use crate::codec::api::metrics::{self, ProcessFigures};
+use crate::codec::cluster_status::role;
 use crate::codec::http::response::{JSON, TEXT};
 use crate::core::command::ClusterConfig;
 use crate::core::seam::{Attendance, CoreFigures, Indexes, MachineInfo, Outcome, Role};
@@ -92,6 +93,7 @@ fn body(outcome: &Outcome, at: Indexes, out: &mut Vec<u8>) {
         | Outcome::Health(_)
         | Outcome::Lock(_)
         | Outcome::Figures(_)
+        | Outcome::Cluster(_)
         | Outcome::MemberAdded(_)
         | Outcome::MemberMoved
         | Outcome::MemberGone
@@ -130,7 +132,7 @@ fn machine(machine: &MachineInfo, out: &mut Vec<u8>) {
     raw("{\"name\":", out);
     string(&machine.name, out);
     raw(",\"state\":\"", out);
-    raw(stats::role(state), out);
+    raw(role(state), out);
     raw("\",\"clientURL\":", out);
     string(&machine.client_url, out);
     raw(",\"peerURL\":", out);

@@ -153,6 +153,7 @@ impl Shape {
             | AnswerKind::Health
             | AnswerKind::Lock { .. }
             | AnswerKind::Metrics
+            | AnswerKind::Cluster { .. }
             | AnswerKind::V1Get(_)
             | AnswerKind::V1Event
             | AnswerKind::V1Watch { .. }
@@ -171,6 +172,9 @@ impl Shape {
     ///
     /// If the shape belongs to a request that was not forwarded.
     pub fn proxied(&self, outcome: ProxyOutcome, context: &Context, out: &mut Vec<u8>) -> Next {
+        if let AnswerKind::Cluster { own: Some(own), .. } = &self.kind {
+            return self.cluster_of_leader(own, &outcome, context, out);
+        }
         let AnswerKind::Proxied { leader_url } = &self.kind else {
             unreachable!("the request was forwarded");
         };

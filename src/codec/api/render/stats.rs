@@ -1,5 +1,6 @@
 //! The statistics as JSON, in 0.4's order of fields.
 use super::json::{duration, float, number, raw, string, time};
+use crate::codec::cluster_status::role;
 use crate::core::seam::{FollowerStats, LeaderStats, Role, SelfStats};
 use crate::core::store::Stats;
 
@@ -52,16 +53,6 @@ fn own_tail(stats: &SelfStats, out: &mut Vec<u8>) {
 fn rate(before: &str, value: Option<f64>, out: &mut Vec<u8>) {
     if let Some(value) = value {
         float(before, value, out);
-    }
-}
-
-/// The name of a role.
-pub fn role(role: Role) -> &'static str {
-    match role {
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Standby => "standby",
     }
 }
 
