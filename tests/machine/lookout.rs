@@ -447,6 +447,34 @@ fn a_member_that_has_moved_before_it_knew_its_place() {
     assert_eq!(rig.called[0], url.into());
 }
 
+/// Admitted, and moved before any entry arrived. The leader cannot prove itself to it: it dials
+/// whichever machine is at the new address, and may not name a number of a data directory to it. So
+/// the machine dials the leader, wherever that is now.
+#[test]
+fn protocol_10_a_member_without_a_log_dials_the_machines_that_its_peer_lists() {
+    let mut rig = Rig::let_in(settings(2), PeerId(7), Rig::serving(settings(1)).now);
+    rig.machine
+        .begin_place_checks(rig.now, search(&["http://a:7001"], 3))
+        .expect("no log with another name");
+    let call = loop {
+        rig.now.mono_us = next_deadline(&rig.machine);
+        rig.machine.on_time(rig.now);
+        rig.turn();
+        if let Some(call) = rig.effects.calls.pop() {
+            break Asked::of(&call);
+        }
+    };
+    assert_eq!(&*call.url, "http://a:7001/version");
+    rig.machine
+        .on_reply(rig.now, call.id, call.answered(200, "2"));
+    let call = first_call(&mut rig);
+    let listed = r#"[{"name":"c","state":"leader","clientURL":"http://c:4001","peerURL":"http://moved:7001"}]"#;
+    rig.machine
+        .on_reply(rig.now, call.id, call.answered(200, listed));
+    rig.pass(SECOND_US);
+    assert!(rig.dialled_urls.contains(&"http://moved:7001".into()));
+}
+
 /// A machine that learns at its start that it was removed wipes its log and asks anew.
 #[test]
 fn a_machine_that_was_removed_comes_up() {

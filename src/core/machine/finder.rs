@@ -130,7 +130,8 @@ pub(super) struct Finder {
     unfit: Option<String>,
     /// The members and the sync interval, as the present peer has listed them.
     cluster_info: StandbyInfo,
-    /// The peers that the discovery service has listed, until the owner takes them.
+    /// The peer URLs that were listed last, until the owner takes them: by the discovery service, or by
+    /// a machine of the cluster that is asked to be joined.
     discovered: Vec<Box<str>>,
     /// Why the peers of this attempt did not help.
     reasons: Vec<String>,
@@ -451,6 +452,7 @@ impl Finder {
             return self.try_next_peer(now, "it knows no leader now");
         }
         let is_listed = listed.iter().any(|m| m.name == self.introduction.name);
+        self.discovered = listed.iter().map(|m| m.peer_url.clone()).collect();
         self.cluster_info.cluster = listed;
         if let Some(why) = self.unfit.take() {
             return self.refuse(why);
@@ -565,7 +567,7 @@ impl Finder {
         self.other_cluster.take()
     }
 
-    /// The peer URLs that the discovery service has listed since the last call.
+    /// The peer URLs that were listed since the last call: a member without a log dials them.
     pub(super) fn take_discovered(&mut self) -> Vec<Box<str>> {
         std::mem::take(&mut self.discovered)
     }
