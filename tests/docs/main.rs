@@ -1,0 +1,164 @@
+//! The documents: each command that `README.md` and `dist/doc` print is run as printed, and what
+//! they quote of the program stands in it.
+//!
+//! A block marked `sh` is a script, which must succeed. A block marked `console` has commands, each
+//! after `$ `, with what they print below; `...` stands for anything, a line of it for any lines.
+//! The blocks of a document run in one shell, in an empty directory and a network of its own. Start
+//! with [`run`]; `blocks` reads documents, `session` is the shell.
+mod blocks;
+mod log_lines;
+mod session;
+
+use blocks::{Block, Kind};
+use session::Session;
+use std::path::PathBuf;
+use tern_support::namespace;
+use tern_support::skip::{Need, lacks};
+
+/// Blocks that cannot run in a test: document, first line, reason.
+const NOT_RUN: &[(&str, &str, &str)] = &[
+    (
+        "README.md",
+        "cargo build --release --locked",
+        "builds and installs on the reader's machine; the gate builds the same",
+    ),
+    (
+        "README.md",
+        "cargo test --workspace",
+        "this test is a part of it",
+    ),
+];
+
+/// The documents, with their paths in the repository.
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "dist/doc/coming-from.md",
+    "dist/doc/differences.md",
+    "dist/doc/operations.md",
+    "dist/doc/reference.md",
+    "dist/doc/tls.md",
+    "dist/doc/troubleshooting.md",
+];
+
+fn root() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
+
+fn text_of(document: &str) -> String {
+    let path = root().join(document);
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{document}: {e}"))
+}
+
+fn blocks_of(document: &str) -> Vec<Block> {
+    blocks::parse(&text_of(document)).unwrap_or_else(|fault| panic!("{document}: {fault}"))
+}
+
+/// The reason why a block is not run.
+fn reason_not_to_run(document: &str, block: &Block) -> Option<&'static str> {
+    let first = block.lines.first()?;
+    let mut listed = NOT_RUN.iter();
+    let found = listed.find(|(of, line, _)| *of == document && line == first);
+    found.map(|(_, _, reason)| *reason)
+}
+
+/// Runs the commands of a document in order.
+fn run(document: &str) {
+    for program in ["bash", "curl", "jq", "openssl"] {
+        if lacks(Need::Program(program)) {
+            return;
+        }
+    }
+    if !namespace::enter() {
+        return;
+    }
+    let mut session = Session::start();
+    let mut commands = 0;
+    for block in blocks_of(document) {
+        if let Some(reason) = reason_not_to_run(document, &block) {
+            println!("{document}:{}: not run: {reason}", block.line);
+            continue;
+        }
+        let result = match block.kind {
+            Kind::Script => session.run_script(&block.lines),
+            Kind::Console => session.run_console(&block.lines),
+            Kind::Shown => continue,
+        };
+        commands += 1;
+        if let Err(fault) = result {
+            panic!("{document}, block of line {}: {fault}", block.line);
+        }
+    }
+    assert!(commands > 0, "{document} has no command");
+}
+
+#[test]
+fn the_commands_of_the_readme_run_as_printed() {
+    run("README.md");
+}
+
+#[test]
+fn the_commands_of_the_reference_run_as_printed() {
+    run("dist/doc/reference.md");
+}
+
+#[test]
+fn the_commands_of_operations_run_as_printed() {
+    run("dist/doc/operations.md");
+}
+
+#[test]
+fn the_commands_of_tls_run_as_printed() {
+    run("dist/doc/tls.md");
+}
+
+#[test]
+fn the_commands_of_coming_from_run_as_printed() {
+    run("dist/doc/coming-from.md");
+}
+
+/// A document that is in no list would never be checked, nor would a test for it be missed.
+#[test]
+fn every_document_is_in_the_list() {
+    let entries = std::fs::read_dir(root().join("dist/doc")).expect("the folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let mut found: Vec<String> = names
+        .map(|name| format!("dist/doc/{}", name.to_string_lossy()))
+        .collect();
+    found.push("README.md".into());
+    found.sort();
+    assert_eq!(found, DOCUMENTS);
+}
+
+#[test]
+fn every_reason_not_to_run_has_its_block() {
+    for (document, line, _) in NOT_RUN {
+        let blocks = blocks_of(document);
+        let mut firsts = blocks.iter().filter_map(|block| block.lines.first());
+        assert!(firsts.any(|first| first == line), "{document}: {line}");
+    }
+}
+
+/// `[text](#anchor)`, and names of documents in backquotes, lead somewhere.
+#[test]
+fn references_between_the_documents_lead_somewhere() {
+    let mut bad = Vec::new();
+    for document in DOCUMENTS {
+        let text = text_of(document);
+        let anchors: Vec<String> = blocks::headings(&text).map(blocks::anchor).collect();
+        for part in text.split("](#").skip(1) {
+            let anchor = part.split(')').next().expect("split gives one");
+            if !anchors.iter().any(|known| known == anchor) {
+                bad.push(format!("{document}: #{anchor}"));
+            }
+        }
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_document = name.ends_with(".md") && !name.contains(' ');
+            let beside = format!("dist/doc/{name}");
+            let exists = [name, &beside].iter().any(|at| root().join(at).exists());
+            if is_document && !exists {
+                bad.push(format!("{document}: {name}"));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
