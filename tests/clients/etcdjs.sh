@@ -1,0 +1,16 @@
+# etcdjs 2.4.2 from npm: its own tests. Those of wait.js are left out: with Node 20 the first of them
+# hangs, on etcd too.
+. "$(dirname "$0")/lib.sh"
+need node
+need npm
+fetch() {
+    npm_install etcdjs@2.4.2 tape@4
+    sed -i 's#require(.../../.)#require("etcdjs")#' package/test/helpers/test.js
+}
+install etcdjs
+ETCD_HOST=$URL timeout 100 node_modules/.bin/tape package/test/{basic,compare,meta}.js |
+    awk '/^# / { test = substr($0, 3) }
+         /^ok / { n = $2; sub(/^ok [0-9]+ /, ""); print "pass " n " " test " - " $0 }
+         /^not ok / { n = $3; sub(/^not ok [0-9]+ /, ""); print "fail " n " " test " - " $0 }'
+# A failed test makes tape's exit code 1.
+exit 0
