@@ -19,6 +19,7 @@
 //! Must not decide anything about raft. Start with [`Peers::follow`] and [`Peers::on_hello`].
 mod addresses;
 mod dialling;
+mod ended;
 mod episode;
 mod former;
 mod hello;
@@ -120,6 +121,8 @@ pub enum LinkEvent {
     },
     /// The other side has refused the hello; the reason is `None` if it gave an unknown code.
     Refused(Option<HelloRefusal>),
+    /// Nothing listens at the dialled address: its machine runs and has refused the connection.
+    NotListening,
     /// The connection could not be made, or has ended, for this reason.
     Closed(Box<str>),
 }
@@ -131,6 +134,8 @@ pub enum ProcessChange {
     Up,
     /// The process is gone, as far as the links tell.
     Gone,
+    /// The process has ended (`ended`).
+    Ended,
     /// The round trip to it was measured once more.
     RoundTrip {
         /// The second slowest one of the last 20 s, in microseconds.
@@ -198,6 +203,8 @@ struct Peer {
     dialled: Option<LinkId>,
     /// The link that the peer has dialled.
     accepted: Option<LinkId>,
+    /// When it was dialled last, in microseconds.
+    dialled_us: Option<u64>,
     /// When it is dialled next, in microseconds.
     redial_us: Option<u64>,
     /// How many dials in a row have failed.
@@ -480,7 +487,10 @@ impl Peers {
             peer.name = hello.name.clone();
             peer.peer_url = hello.peer_url.clone();
         }
-        peer.process = Some(hello.process);
+        let former = peer.process.replace(hello.process);
+        if former.is_some_and(|former| former != hello.process) {
+            self.changes.push((hello.from, ProcessChange::Ended));
+        }
         peer.heard_us = Some(now.mono_us);
         peer.pings.on_open(now.mono_us);
         let is_listed = dialled_url.as_ref() == Some(&peer.peer_url);
@@ -565,9 +575,8 @@ impl Peers {
             LinkEvent::Pong { stood_still } => self.on_pong(now, id, stood_still),
             LinkEvent::Opened(hello) => self.on_answer(now, id, &hello),
             LinkEvent::Refused(refusal) => self.on_refused(now, id, refusal),
-            LinkEvent::Closed(why) => {
-                self.remove_link(now, id, &why);
-            }
+            LinkEvent::NotListening => self.on_not_listening(now, id),
+            LinkEvent::Closed(why) => self.on_closed(now, id, &why),
         }
         self.rearm();
     }

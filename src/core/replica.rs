@@ -232,11 +232,15 @@ impl Replica {
         self.raft.on_partial_message(now, from);
     }
 
-    /// A process of `peer` opened a link, is gone, or has answered a ping. A removed member that
-    /// connects is sent the notice of its removal.
+    /// A process of `peer` opened a link, is gone, has ended, or has answered a ping. A removed member
+    /// that connects is sent the notice of its removal.
     pub fn on_link(&mut self, now: Now, peer: PeerId, change: ProcessChange) {
-        if let ProcessChange::RoundTrip { round_trip_us } = change {
-            return self.raft.on_round_trip(now, peer, round_trip_us);
+        match change {
+            ProcessChange::RoundTrip { round_trip_us } => {
+                return self.raft.on_round_trip(now, peer, round_trip_us);
+            }
+            ProcessChange::Ended => return self.raft.on_process_ended(now, peer),
+            ProcessChange::Up | ProcessChange::Gone => {}
         }
         self.raft.on_link(now, peer, change == ProcessChange::Up);
         self.on_leader_link(peer, change);

@@ -9,7 +9,7 @@ use super::transport::Transport;
 use crate::codec::http::upgrade;
 use crate::codec::peer::frame::{FrameContent, Frames};
 use crate::codec::peer::hello::{self, REFUSED};
-use crate::core::peers::{Hello, HelloRefusal, LinkId};
+use crate::core::peers::{Hello, HelloRefusal, LinkEvent, LinkId};
 use crate::core::raft::Message;
 use mio::event::Event;
 use mio::{Registry, Token};
@@ -80,8 +80,16 @@ pub struct Link {
     /// When the last sign that this process runs was queued, in microseconds of the monotonic clock.
     told_alive_us: Option<u64>,
 
-    /// Why it is closing or dead; empty before.
-    trouble: String,
+    /// How it ends, for the core. `None` before it is closing or dead.
+    end: Option<LinkEvent>,
+}
+
+/// The event of a dial that has failed.
+pub fn failed_dial(error: &io::Error) -> LinkEvent {
+    if error.kind() == io::ErrorKind::ConnectionRefused {
+        return LinkEvent::NotListening;
+    }
+    LinkEvent::Closed(error.to_string().into())
 }
 
 impl Link {
@@ -95,7 +103,7 @@ impl Link {
             frames: Frames::default(),
             heard_bytes: 0,
             told_alive_us: None,
-            trouble: String::new(),
+            end: None,
         }
     }
 
@@ -113,7 +121,7 @@ impl Link {
             frames: Frames::default(),
             heard_bytes: 0,
             told_alive_us: None,
-            trouble: String::new(),
+            end: None,
         }
     }
 
@@ -153,9 +161,9 @@ impl Link {
         self.stage == LinkStage::Dead
     }
 
-    /// Why it is closing or dead.
-    pub fn trouble(&self) -> &str {
-        &self.trouble
+    /// Takes how it ends, for the core; `None` before it is closing or dead.
+    pub fn take_end(&mut self) -> Option<LinkEvent> {
+        self.end.take()
     }
 
     /// How many bytes have arrived since the last call.
@@ -180,7 +188,7 @@ impl Link {
                 let request = std::mem::take(&mut self.request);
                 self.socket.output_mut().push_raw(&request);
             }
-            Err(e) => self.fail(e),
+            Err(e) => self.end_with(failed_dial(&e)),
         }
     }
 
@@ -356,7 +364,7 @@ impl Link {
     pub fn close(&mut self, why: &str) {
         if self.stage == LinkStage::Open {
             self.stage = LinkStage::Closing;
-            self.trouble = why.into();
+            self.end = Some(LinkEvent::Closed(why.into()));
         } else {
             self.fail(why);
         }
@@ -364,9 +372,13 @@ impl Link {
 
     /// Drops the link at the end of the turn.
     pub fn fail(&mut self, why: impl std::fmt::Display) {
+        self.end_with(LinkEvent::Closed(why.to_string().into()));
+    }
+
+    fn end_with(&mut self, end: LinkEvent) {
         if self.stage != LinkStage::Dead {
             self.stage = LinkStage::Dead;
-            self.trouble = why.to_string();
+            self.end = Some(end);
         }
     }
 }

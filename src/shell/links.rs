@@ -6,7 +6,7 @@
 //! `carry_out`.
 use super::connect::Connector;
 use super::dispatcher::UpgradeRequest;
-use super::link::{Link, LinkInput};
+use super::link::{Link, LinkInput, failed_dial};
 use super::pool::{Pool, Settled};
 use super::resolver::{HostLookup, Resolver};
 use super::slots::{PoolKind, SlotId};
@@ -49,8 +49,8 @@ pub struct Links {
     slots: BTreeMap<LinkId, SlotId>,
     /// Dials whose host is being resolved.
     pending: Vec<PendingDial>,
-    /// Dials that have failed at once, with the reasons; reported at the end of the turn.
-    failed: Vec<(LinkId, String)>,
+    /// Dials that have failed at once; reported at the end of the turn.
+    failed: Vec<(LinkId, LinkEvent)>,
     /// How long a peer may leave bytes unacknowledged. After a network has healed, the kernel may
     /// wait long before it retries on the old connection.
     patience_ms: u64,
@@ -115,7 +115,7 @@ impl Links {
     fn dial(&mut self, dial: PendingDial, registry: &Registry, resolver: &mut Resolver, now: Now) {
         let Some(url) = Url::parse(&dial.url) else {
             let why = format!("{} is no peer URL", dial.url);
-            return self.failed.push((dial.link, why));
+            return self.failed.push((dial.link, LinkEvent::Closed(why.into())));
         };
         if dial.attempt > 0 {
             resolver.doubt(url.host);
@@ -123,16 +123,15 @@ impl Links {
         let address = match resolver.lookup(url.host, now.mono_us) {
             HostLookup::Pending => return self.pending.push(dial),
             HostLookup::Failed(why) => {
-                return self
-                    .failed
-                    .push((dial.link, format!("{}: {why}", url.host)));
+                let why = format!("{}: {why}", url.host);
+                return self.failed.push((dial.link, LinkEvent::Closed(why.into())));
             }
             HostLookup::Addresses(all) => {
                 SocketAddr::new(all[dial.attempt as usize % all.len()], url.port)
             }
         };
         if let Err(e) = self.connect(&dial, &url, address, registry) {
-            self.failed.push((dial.link, e.to_string()));
+            self.failed.push((dial.link, failed_dial(&e)));
         }
     }
 
@@ -350,13 +349,14 @@ impl Links {
         });
         let mut failed = std::mem::take(&mut self.failed);
         for slot in ended {
-            let link = self.links.remove(slot).expect("it has just ended");
+            let mut link = self.links.remove(slot).expect("it has just ended");
             self.slots.remove(&link.id());
-            failed.push((link.id(), link.trouble().to_string()));
+            let end = link.take_end().expect("a dead link has an end");
+            failed.push((link.id(), end));
         }
         let has_input = !failed.is_empty();
-        for (link, why) in failed {
-            machine.on_link(now, link, LinkEvent::Closed(why.into()));
+        for (link, end) in failed {
+            machine.on_link(now, link, end);
         }
         has_input
     }

@@ -8,6 +8,7 @@ mod caretaker;
 mod claims;
 mod cluster;
 mod discovery;
+mod failover;
 mod finder;
 mod forcing;
 mod forward;

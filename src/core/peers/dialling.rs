@@ -244,6 +244,7 @@ impl Peers {
         let link = self.order_dial(now, Some(id), url, attempt, hello);
         let peer = self.peers.get_mut(&id).expect("dialled by its id");
         peer.dialled = Some(link);
+        peer.dialled_us = Some(now.mono_us);
     }
 
     /// Whether the listed address of a member is dialled for whichever member is there. Another

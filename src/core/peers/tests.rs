@@ -6,7 +6,7 @@ use crate::core::raft::Member;
 const CLUSTER: u64 = 9;
 const STEP_US: u64 = 10_000;
 
-fn url(name: &str) -> Box<str> {
+pub(super) fn url(name: &str) -> Box<str> {
     format!("http://{name}:7001").into()
 }
 
@@ -27,7 +27,7 @@ pub(super) fn numbered_member(id: u64) -> Member {
     member(id, &url(&format!("n{id}")))
 }
 
-fn members(urls: &[&str]) -> Configuration {
+pub(super) fn members(urls: &[&str]) -> Configuration {
     let ids = 1..;
     let members = ids.zip(urls).map(|(id, name)| member(id, &url(name)));
     Configuration {
@@ -37,20 +37,20 @@ fn members(urls: &[&str]) -> Configuration {
 }
 
 /// One process, at one address.
-struct Process {
-    peers: Peers,
+pub(super) struct Process {
+    pub(super) peers: Peers,
     url: Box<str>,
     /// It neither reads nor answers, and its connections stay.
     is_frozen: bool,
     is_gone: bool,
     reports: Vec<LinkReport>,
-    changes: Vec<(PeerId, ProcessChange)>,
+    pub(super) changes: Vec<(PeerId, ProcessChange)>,
 }
 
 /// Processes and the connections between them.
-struct Site {
-    now: Now,
-    processes: Vec<Process>,
+pub(super) struct Site {
+    pub(super) now: Now,
+    pub(super) processes: Vec<Process>,
     /// Both ends of each connection.
     connections: Vec<[(usize, LinkId); 2]>,
     /// Another URL of a process, and its own.
@@ -71,7 +71,7 @@ impl Site {
     }
 
     /// The members of a list, each at its address.
-    fn of(urls: &[&str]) -> Site {
+    pub(super) fn of(urls: &[&str]) -> Site {
         let mut site = Site::new();
         for (id, name) in (1..).zip(urls) {
             site.start(id, name, &members(urls));
@@ -81,7 +81,7 @@ impl Site {
     }
 
     /// Starts a process with the data directory of member `id`. Returns its place.
-    fn start(&mut self, id: u64, name: &str, list: &Configuration) -> usize {
+    pub(super) fn start(&mut self, id: u64, name: &str, list: &Configuration) -> usize {
         let place = self.processes.len();
         let me = Introduced {
             id: None,
@@ -107,25 +107,25 @@ impl Site {
         place
     }
 
-    fn peers(&self, place: usize) -> &Peers {
+    pub(super) fn peers(&self, place: usize) -> &Peers {
         &self.processes[place].peers
     }
 
     /// The process ends; the other sides see its connections close.
-    fn stop(&mut self, place: usize) {
+    pub(super) fn stop(&mut self, place: usize) {
         self.processes[place].is_gone = true;
         for link in self.links_of(place) {
             self.close(place, link);
         }
     }
 
-    fn links_of(&self, place: usize) -> Vec<LinkId> {
+    pub(super) fn links_of(&self, place: usize) -> Vec<LinkId> {
         let ends = self.connections.iter().flatten();
         ends.filter(|end| end.0 == place).map(|end| end.1).collect()
     }
 
     /// One side closes a connection; the other side is told, unless it is frozen.
-    fn close(&mut self, place: usize, link: LinkId) {
+    pub(super) fn close(&mut self, place: usize, link: LinkId) {
         let at = self
             .connections
             .iter()
@@ -141,7 +141,7 @@ impl Site {
             .on_event(self.now, told.1, event);
     }
 
-    fn pass_ms(&mut self, ms: u64) {
+    pub(super) fn pass_ms(&mut self, ms: u64) {
         let until_us = self.now.mono_us + ms * 1000;
         while self.now.mono_us < until_us {
             self.now.mono_us += STEP_US;
@@ -191,7 +191,7 @@ impl Site {
             *process.url == *url && !process.is_gone
         });
         let event = match listening {
-            None => LinkEvent::Closed("connection refused".into()),
+            None => LinkEvent::NotListening,
             Some(at) if self.processes[at].is_frozen => return,
             Some(at) => {
                 let peers = &mut self.processes[at].peers;
@@ -228,7 +228,7 @@ impl Site {
     }
 
     /// Whether a process exchanges messages with that very other one.
-    fn is_linked(&self, one: usize, other: usize) -> bool {
+    pub(super) fn is_linked(&self, one: usize, other: usize) -> bool {
         let mut all = self.connections.iter();
         all.any(|ends| {
             let places = [ends[0].0, ends[1].0];

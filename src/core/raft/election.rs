@@ -41,6 +41,10 @@ const SYNC_PATIENCE_FACTOR: u64 = 3;
 /// candidate only; `Election::maybe_stand_back` spares most of the others.
 const SPREAD_FACTOR: u64 = 4;
 
+/// When the process of the leader has ended, its followers campaign within this time, in
+/// microseconds, unless a candidacy needs longer to become known.
+const ENDED_SPREAD_US: u64 = 50_000;
+
 /// A member without room skips this many campaigns: the other voters have this many election
 /// timeouts to elect a leader.
 const DEFERRED_MAX: u8 = 3;
@@ -249,6 +253,15 @@ impl Election {
         self.leader_sync_us = 0;
         self.leader_round_trip_us = 0;
         let at_us = self.draw_deadline(self.timeout_us, round_trip_us, now_us);
+        self.bring_forward(at_us);
+    }
+
+    /// The process of the leader has ended: campaigns after a random time. Its limit is short, since
+    /// all followers learn of the end at once and one of them is to lead soon, and long enough for
+    /// a candidacy to become known over links whose slow round trips take up to `round_trip_us`.
+    pub fn on_leader_ended(&mut self, round_trip_us: u32, now_us: u64) {
+        let spread_us = ENDED_SPREAD_US.max(SPREAD_FACTOR * self.candidacy_us(round_trip_us));
+        let at_us = now_us + self.random.draw() % spread_us;
         self.bring_forward(at_us);
     }
 

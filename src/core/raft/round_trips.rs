@@ -96,6 +96,19 @@ impl Raft {
         }
         self.check_invariants();
     }
+
+    /// The process of a member has ended. If it led, it is missed at once: this member denies no vote
+    /// because of it any more, and campaigns soon. Its pre-vote finds out whether a majority misses
+    /// the leader: a follower that is wrong deposes no leader (PROTOCOL 24).
+    pub fn on_process_ended(&mut self, now: Now, id: PeerId) {
+        self.on_input(now);
+        if self.leader == Some(id) {
+            self.become_follower(self.current_term, None);
+            let round_trip_us = self.voters_round_trip_us();
+            self.election.on_leader_ended(round_trip_us, self.now_us);
+        }
+        self.check_invariants();
+    }
 }
 
 #[cfg(test)]

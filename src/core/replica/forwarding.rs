@@ -358,7 +358,7 @@ impl Replica {
                 self.forwarding.gone.remove(&peer);
                 self.send_again(peer);
             }
-            ProcessChange::RoundTrip { .. } => {}
+            ProcessChange::Ended | ProcessChange::RoundTrip { .. } => {}
         }
     }
 

@@ -192,6 +192,7 @@ impl World {
                 let until = soon(self);
                 self.net.clog(slot, to, until);
             }
+            Blow::Break => self.break_links(slot),
             Blow::SlowDisk => self.hosts[slot].slow_until_us = soon(self),
             Blow::FullDisk => self.fill_disk(slot),
             Blow::ClockStep => {

@@ -56,6 +56,8 @@ struct Way {
     cut: bool,
     /// Messages arrive no earlier than this.
     clogged_until_us: u64,
+    /// A router refuses connections until then, in the name of the other machine.
+    refused_until_us: u64,
     /// When the last one arrives, for ordered ways.
     last_us: u64,
 }
@@ -157,6 +159,15 @@ impl Net {
     /// Holds up everything on one way until then.
     pub fn clog(&mut self, from: usize, to: usize, until_us: u64) {
         self.way(from, to).clogged_until_us = until_us;
+    }
+
+    /// A router refuses connections on one way until then.
+    pub fn refuse(&mut self, from: usize, to: usize, until_us: u64) {
+        self.way(from, to).refused_until_us = until_us;
+    }
+
+    pub fn is_refused(&self, from: usize, to: usize, now_us: u64) -> bool {
+        now_us < self.ways[from * self.slots + to].refused_until_us
     }
 
     /// Mends all cuts.

@@ -17,6 +17,8 @@ pub enum Blow {
     Cut,
     Mend,
     Clog,
+    /// Links close while the machines at both ends run.
+    Break,
     SlowDisk,
     FullDisk,
     ClockStep,
@@ -36,7 +38,7 @@ pub enum Blow {
     Swap,
 }
 
-const BLOWS: [(Blow, u64); 20] = [
+const BLOWS: [(Blow, u64); 21] = [
     (Blow::Crash, 10),
     (Blow::CrashAll, 1),
     (Blow::Stop, 3),
@@ -44,6 +46,7 @@ const BLOWS: [(Blow, u64); 20] = [
     (Blow::Cut, 8),
     (Blow::Mend, 8),
     (Blow::Clog, 4),
+    (Blow::Break, 6),
     (Blow::SlowDisk, 3),
     (Blow::FullDisk, 2),
     (Blow::ClockStep, 2),

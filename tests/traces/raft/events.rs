@@ -149,11 +149,14 @@ impl World {
             .retain(|(from, to, _)| !self.cut.contains(&(*from, *to)));
     }
 
-    /// `link 2 1 closed`: member 2's link to member 1.
+    /// `link 2 1 up | closed | ended`: member 2's link to member 1, or the end of the process of
+    /// member 1 as member 2 has found it.
     pub(super) fn link(&mut self, words: &[&str]) {
-        let (id, to, up) = (number(words, 1), PeerId(number(words, 2)), words[3] == "up");
-        let now = self.now();
-        self.raft(id, |r| r.on_link(now, to, up));
+        let (id, to, now) = (number(words, 1), PeerId(number(words, 2)), self.now());
+        self.raft(id, |r| match words[3] {
+            "ended" => r.on_process_ended(now, to),
+            change => r.on_link(now, to, change == "up"),
+        });
         self.collect(id);
     }
 

@@ -123,6 +123,14 @@ impl World {
                 },
             );
         };
+        if self.net.is_refused(slot, target, self.now_us) {
+            let event = LinkEvent::NotListening;
+            let refusal = LinkEv::Event {
+                end: dialled,
+                event,
+            };
+            return self.push_link(self.now_us + 1_000, slot, refusal);
+        }
         let text = hello::encode(hello).into();
         self.send_hello(slot, target, LinkEv::Hello { connection, text });
     }
@@ -179,10 +187,9 @@ impl World {
         let hello = hello::parse(text).expect("it was encoded by a machine");
         let epoch = self.hosts[slot].epoch;
         if !self.listens(slot) {
-            let event = LinkEvent::Closed("connection refused".into());
             let answer = LinkEv::Event {
                 end: dialled,
-                event,
+                event: LinkEvent::NotListening,
             };
             self.send_hello(slot, dialled.slot, answer);
             return;
@@ -221,7 +228,10 @@ impl World {
         if self.hosts[slot].process != end.process {
             return;
         }
-        let ends = matches!(event, LinkEvent::Closed(_) | LinkEvent::Refused(_));
+        let ends = matches!(
+            event,
+            LinkEvent::Closed(_) | LinkEvent::Refused(_) | LinkEvent::NotListening
+        );
         let opens = matches!(event, LinkEvent::Opened(_));
         let epoch = self.hosts[slot].epoch;
         self.input(slot, epoch, |world, run, now| {
@@ -340,6 +350,42 @@ impl World {
         let at = (self.now_us + delay_us).max(last_us + 1);
         let event = LinkEvent::Closed("closed by the peer".into());
         self.push_link(at, other.slot, LinkEv::Event { end: other, event });
+    }
+
+    /// The connections of a machine to one other, or to all others, break while the machines at both
+    /// ends run. In half of the cases connections between them are refused for a while.
+    pub fn break_links(&mut self, slot: usize) {
+        let until_us = self.now_us + self.rng.range(1_000, self.p.down_us_max);
+        let only = self.rng.index(self.hosts.len());
+        let is_all = self.rng.chance(250_000);
+        let is_refused = self.rng.chance(500_000);
+        for other in (0..self.hosts.len()).filter(|other| *other != slot) {
+            if !is_all && other != only {
+                continue;
+            }
+            if is_refused {
+                self.net.refuse(slot, other, until_us);
+                self.net.refuse(other, slot, until_us);
+            }
+            let broken = self.connections.iter();
+            let broken = broken.filter(|(_, c)| c.own(slot).is_some() && c.own(other).is_some());
+            let broken: Vec<u64> = broken.map(|(number, _)| *number).collect();
+            for connection in broken {
+                self.break_connection(connection);
+            }
+        }
+    }
+
+    /// Both sides of a connection see its end, each in its own time.
+    fn break_connection(&mut self, connection: u64) {
+        let broken = self.connections.get_mut(&connection).expect("just found");
+        broken.is_ended = true;
+        let ends = [Some(broken.dialled), broken.accepted];
+        for end in ends.into_iter().flatten() {
+            let at_us = self.now_us + self.rng.range(50, 2_000);
+            let event = LinkEvent::Closed("connection reset".into());
+            self.push_link(at_us, end.slot, LinkEv::Event { end, event });
+        }
     }
 
     /// A process is gone, and all its connections with it.
