@@ -104,7 +104,9 @@ impl World {
             return Ok(());
         }
         let since_us = *run.overdue_since_us.get_or_insert(self.now_us);
-        if self.now_us - since_us <= EXPIRY_US_MAX + 2 * self.election_us() {
+        // A hand-over lasts as long as members wait for each other, if the order to campaign is lost.
+        let hand_over_us = self.election_us() + self.p.line_allowance_us();
+        if self.now_us - since_us <= EXPIRY_US_MAX + self.election_us() + hand_over_us {
             return Ok(());
         }
         let text = format!("m{slot} leads, and a node has been due since {due_ns:?}");
