@@ -9,6 +9,7 @@ pub mod command;
 pub mod error;
 pub mod escape;
 pub mod fields;
+pub mod histogram;
 pub mod identity;
 pub mod machine;
 pub mod memory;

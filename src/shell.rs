@@ -35,6 +35,7 @@ mod link_queue;
 mod links;
 mod listener;
 mod log_lines;
+mod meters;
 mod outgoing_call;
 mod output;
 mod pool;

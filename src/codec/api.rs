@@ -21,7 +21,9 @@ mod render;
 mod v1;
 
 pub use file_get::FileGet;
-pub use metrics::{ProcessFigures, RequestCounts, SystemFigures};
+pub use metrics::{
+    PortFigures, ProcessFigures, RequestKind, RequestMeters, RequestResult, SystemFigures,
+};
 pub use proxy::is_not_taken;
 pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape, SharedValue};
 

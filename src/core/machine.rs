@@ -446,14 +446,8 @@ impl Machine {
             _ if *query == Query::Cluster => {
                 Some(Outcome::Cluster(Box::new(self.cluster_status(now))))
             }
+            _ if *query == Query::Figures => Some(Outcome::Figures(Box::new(self.figures(now)))),
             MachineMode::Member(member) => member.query(now, query),
-            MachineMode::Outside(_) if *query == Query::Figures => {
-                let role = Role::Standby;
-                Some(Outcome::Figures(Box::new(CoreFigures {
-                    role,
-                    member: None,
-                })))
-            }
             MachineMode::Outside(outside) => Some(outside.redirect().unwrap_or_else(refusal)),
         }
     }

@@ -69,6 +69,7 @@ pub mod snapshot_head;
 mod sync_times;
 mod term_budget;
 mod tracker;
+mod usage;
 mod violation;
 
 pub use install::Chunk;

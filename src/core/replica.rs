@@ -17,11 +17,14 @@
 //! - `snapshotting`: snapshots, which release the log.
 //! - `leadership`, `stats`, `speed_test`: what `/v2/stats`, redirects and `/v2/speedTest` need.
 //! - `overview`, `standbys`: what `/v2/cluster` needs.
+//! - `figures`, `entry_times`: what only `/metrics` needs.
 //! - `proposed`: commands proposed here, so that their entries are not decoded again.
 //!
 //! Start with [`Replica::on_request`] and [`Replica::advance`].
 mod apply;
 mod conversation;
+mod entry_times;
+mod figures;
 mod forwarding;
 mod join_pace;
 mod leadership;
@@ -92,6 +95,7 @@ pub struct Replica {
     forwarding: forwarding::Forwarding,
     snapshotting: snapshotting::Snapshotting,
     statistics: stats::Statistics,
+    entry_times: entry_times::EntryTimes,
     removed: members::RemovedMembers,
     standbys: standbys::Standbys,
 
@@ -144,6 +148,7 @@ impl Replica {
         };
         let raft = Raft::new(config, state, now);
         let term = raft.term();
+        let entry_times = entry_times::EntryTimes::new(raft.last_index(), raft.committed());
         let mut replica = Replica {
             settings,
             raft,
@@ -166,6 +171,7 @@ impl Replica {
             forwarding: forwarding::Forwarding::new(seed, recovered.term),
             snapshotting: snapshotting::Snapshotting::new(recovered.snapshot_bytes),
             statistics: stats::Statistics::default(),
+            entry_times,
             has_shown_file: false,
             removed: members::RemovedMembers::default(),
             standbys: standbys::Standbys::default(),
@@ -310,7 +316,10 @@ impl Replica {
     /// Applies committed entries, and does one turn's share of the work that takes several turns.
     pub fn advance(&mut self, now: Now) {
         self.maybe_report_role(now);
+        let (last, committed) = (self.raft.last_index(), self.raft.committed());
+        self.entry_times.on_turn(now, last, committed);
         self.apply_committed();
+        self.entry_times.on_applied(now, self.applied);
         self.forward_held(now);
         self.retry_member_changes(now);
         self.continue_speed_tests(now);
@@ -467,6 +476,7 @@ impl Replica {
         let copies_bytes = self.settings.memory.copies_bytes;
         self.store.bound_copies(copies_bytes);
         self.applied = applied;
+        self.entry_times.on_snapshot(applied);
         self.raft.on_applied(applied, self.store.time().last());
         self.restore_config();
     }

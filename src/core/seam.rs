@@ -22,7 +22,9 @@ pub use cluster::{
     MemberStatus, ModeName, StandbyStatus, StandbyVisitor,
 };
 pub use facts::{Fact, PlaceDoubt};
-pub use figures::{CoreFigures, MemberFigures, PeerLag};
+pub use figures::{
+    CoreFigures, LogFigures, MemberFigures, PeerFigures, PeerProgressFigures, QueueFigures,
+};
 pub use locks::{LockHolder, LockOutcome, LockPlace, LockRequest};
 pub use members::{Health, MemberInfo, MemberListing};
 pub use outputs::{Order, Outputs};

@@ -193,6 +193,11 @@ impl Store {
         self.note = note.into();
     }
 
+    /// The bytes of the events that are kept.
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes()
+    }
+
     /// The counters, with the number of watchers.
     pub fn stats(&self) -> Stats {
         Stats {

@@ -12,6 +12,7 @@ use super::deadlines::{CLOSE_BYTES_MIN, CLOSED_BYTES_A_TURN_MAX, OUT_HIGH_WATER_
 use super::deliveries::{Deliveries, PartialDelivery, TurnShare};
 use super::descriptors::ConnectionsMax;
 use super::dispatcher::{Dispatcher, SERIAL_BITS, UpgradeRequest, context, follow};
+use super::meters::{Meters, ProcessBounds};
 use super::outgoing_call::{CallOrigin, EndedCall};
 use super::pool::{Pool, Settled};
 use super::proxied::ProxiedRequests;
@@ -20,7 +21,7 @@ use super::status_lines::ShellStatus;
 use super::transport::Transport;
 use super::turn_budget::{Lane, SMALL_ANSWER_BYTES, TurnBudget};
 use super::turn_times::Turn;
-use crate::codec::api::{self, ApiSettings, Context, Port, RequestCounts};
+use crate::codec::api::{self, ApiSettings, Context, Port, RequestResult};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Response, ResponseMode};
 use crate::core::machine::{
@@ -68,8 +69,7 @@ pub struct Clients {
 
     settings: ApiSettings,
 
-    /// The requests on the client port so far.
-    requests: RequestCounts,
+    meters: Meters,
 
     /// A client of the v3 interface was reported. It is reported once.
     has_warned_of_v3: bool,
@@ -86,18 +86,17 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// No connections yet. The buffers of all may hold `bytes_max` together.
+    /// No connections yet.
     pub fn new(
         settings: ApiSettings,
         limits: Limits,
         timeouts: Timeouts,
-        connections_max: ConnectionsMax,
-        bytes_max: usize,
+        bounds: ProcessBounds,
     ) -> Clients {
         Clients {
             conns: Pool::new(PoolKind::Clients),
             buffers: Buffers::default(),
-            budget: Budget::new(bytes_max),
+            budget: Budget::new(bounds.client_bytes),
             over_budget: false,
             serial: 0,
             turn: TurnBudget::default(),
@@ -106,12 +105,12 @@ impl Clients {
             deliveries: Deliveries::default(),
             peer_port_conns: Vec::new(),
             settings,
-            requests: RequestCounts::default(),
+            meters: Meters::new(bounds),
             has_warned_of_v3: false,
             date: Date::default(),
             limits,
             timeouts,
-            connections_max,
+            connections_max: bounds.connections,
         }
     }
 
@@ -207,7 +206,7 @@ impl Clients {
             budget: &mut self.turn,
             holds_writes: self.deliveries.are_late(),
             shared: self.budget.shared(),
-            requests: &mut self.requests,
+            meters: &mut self.meters,
             status,
             has_warned_of_v3: &mut self.has_warned_of_v3,
         };
@@ -219,6 +218,11 @@ impl Clients {
                 self.conns.defer(place);
             }
         }
+    }
+
+    /// The counters for `/metrics`.
+    pub fn meters_mut(&mut self) -> &mut Meters {
+        &mut self.meters
     }
 
     /// The serial number of the last request. It has risen if further requests have arrived.
@@ -278,6 +282,8 @@ impl Clients {
         self.date.set(now.wall_ns);
         let context = context(&self.settings, &self.date, now, machine, machine.indexes());
         let outcome = ended.into_proxy_outcome();
+        let result = conn.shape_mut().proxied_result(&outcome);
+        conn.measure(result, now, self.meters.requests_mut());
         let next = conn.render(&mut self.buffers, |shape, out| {
             shape.proxied(outcome, &context, out)
         });
@@ -326,6 +332,8 @@ impl Clients {
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
             };
+            let result = RequestResult::of_outcome(&answer.outcome);
+            conn.measure(result, now, self.meters.requests_mut());
             let context = context(&self.settings, &self.date, now, machine, answer.at);
             let next = if conn.is_export() {
                 export(conn, disk, &answer, &context, &mut self.buffers)
@@ -651,7 +659,7 @@ mod tests {
         let ticket = |serial| Ticket((id.index() as u64) << SERIAL_BITS | serial);
         assert!(wake_for_ticket(&mut conns, ticket(1)).is_none());
         let conn = conns.get_mut(id).expect("it was just inserted");
-        conn.start(ticket(2), shape(), false);
+        conn.start(ticket(2), shape(), false, None);
         assert!(wake_for_ticket(&mut conns, ticket(1)).is_none());
         assert!(wake_for_ticket(&mut conns, ticket(2)).is_some());
         conns.remove(id);

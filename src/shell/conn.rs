@@ -10,11 +10,12 @@ use super::output::{OutBuffer, SharedBytes, SharedTotal};
 use super::slots::SlotId;
 use super::sockets::{Output, Socket};
 use super::transport::Transport;
-use crate::codec::api::{Port, Shape, SharedValue};
+use crate::codec::api::{Port, RequestKind, RequestMeters, RequestResult, Shape, SharedValue};
 use crate::codec::http::request::{RequestStage, origin_of};
 use crate::codec::http::response::CONTINUE;
 use crate::codec::http::{Date, Limits, Parsed, Parser, Reject, Response, ResponseMode};
 use crate::core::machine::Ticket;
+use crate::core::timer::Now;
 use crate::shell::disk::Export;
 use mio::event::Event;
 use mio::{Registry, Token};
@@ -45,6 +46,10 @@ struct ActiveRequest {
 
     /// The request waits for events, without a deadline. Its unread output is limited.
     is_watch: bool,
+
+    /// The kind of the request and when it began, in microseconds of the monotonic clock; `None` once
+    /// it is counted, and for requests that are not.
+    measure: Option<(RequestKind, u64)>,
 
     /// The machine has more of this answer. The connection asks for it once the client has read
     /// enough of the output.
@@ -322,15 +327,34 @@ impl Conn {
 
     // -- the request in flight
 
-    /// A request is in flight from now on; `is_watch`: it waits for events.
-    pub fn start(&mut self, ticket: Ticket, shape: Shape, is_watch: bool) {
+    /// A request is in flight from now on. `is_watch`: it waits for events. `measure`: its kind and
+    /// its beginning, if it is to be counted.
+    pub fn start(
+        &mut self,
+        ticket: Ticket,
+        shape: Shape,
+        is_watch: bool,
+        measure: Option<(RequestKind, u64)>,
+    ) {
         self.active = Some(ActiveRequest {
             ticket,
             shape,
             export: None,
             is_watch,
+            measure,
             has_more: false,
         });
+    }
+
+    /// The request in flight is answered, or the first part of its answer is there: counts it.
+    pub fn measure(&mut self, result: RequestResult, now: Now, meters: &mut RequestMeters) {
+        let measure = self
+            .active
+            .as_mut()
+            .and_then(|active| active.measure.take());
+        if let Some((kind, since_us)) = measure {
+            meters.on_answered(kind, result, now.mono_us.saturating_sub(since_us));
+        }
     }
 
     /// The ticket of the request in flight.

@@ -5,9 +5,9 @@
 //! `Clients::answer`. Start with `Dispatcher::serve`.
 use super::buffers::Buffers;
 use super::conn::Conn;
+use super::meters::Meters;
 use super::output::SharedTotal;
-use super::process;
-use super::proxied::ProxiedRequests;
+use super::proxied::{PROXIED_BYTES_MAX, ProxiedRequests};
 use super::slots::SlotId;
 use super::status_lines::ShellStatus;
 use super::turn_budget::{
@@ -15,8 +15,8 @@ use super::turn_budget::{
     SMALL_FILE_BYTES, SMALL_REQUEST_BYTES, TurnBudget,
 };
 use crate::codec::api::{
-    self, ApiSettings, Context, FileGet, Mode, Port, ProcessFigures, ProxyOutcome, RequestCounts,
-    Routed, SharedValue,
+    self, ApiSettings, Context, FileGet, Mode, Port, ProcessFigures, ProxyOutcome, RequestKind,
+    RequestResult, Routed, SharedValue,
 };
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Method, Parsed, Reject, Request, ResponseMode};
@@ -94,8 +94,8 @@ pub struct Dispatcher<'a, 'c> {
     pub holds_writes: bool,
     /// The counter of the values that answers share with the store.
     pub shared: &'a SharedTotal,
-    /// The requests so far.
-    pub requests: &'a mut RequestCounts,
+    /// The counters for `/metrics`.
+    pub meters: &'a mut Meters,
     /// The figures of the connections at the start of this phase.
     pub status: ShellStatus,
     /// A client of the v3 interface was reported.
@@ -173,7 +173,7 @@ impl Dispatcher<'_, '_> {
                 let mut values = Vec::new();
                 let keep_alive = get.render(file, &context, &mut rendered, &mut values);
                 self.consume(conn, consumed, lane);
-                self.requests.add(Method::Get);
+                self.count_file(port);
                 self.send_file(conn, rendered, values, keep_alive, lane);
                 return Served::Answered;
             }
@@ -191,6 +191,7 @@ impl Dispatcher<'_, '_> {
         let response_mode = request.response_mode();
         let method = request.method;
         let routed = api::route(port, &request, &context);
+        let kind = counted_kind(port, method, &request.path, &routed);
         let is_listing = matches!(&routed, Routed::ToMachine { op, .. } if is_listing(op));
         if is_listing && self.budget.listings.is_spent(lane) {
             conn.leave();
@@ -199,9 +200,9 @@ impl Dispatcher<'_, '_> {
         self.consume(conn, consumed, lane);
         let is_watch = matches!(&routed, Routed::ToMachine { op, .. } if waits_for_events(op));
         if port == Port::Client && !is_watch {
-            self.requests.add(method);
+            self.meters.requests_mut().on_received(method);
         }
-        self.start_routed(conn, routed, response_mode, lane)
+        self.start_routed(conn, routed, kind, response_mode, lane)
     }
 
     /// Starts a request that was routed.
@@ -209,18 +210,23 @@ impl Dispatcher<'_, '_> {
         &mut self,
         conn: &mut Conn,
         routed: Routed,
+        kind: Option<RequestKind>,
         response_mode: ResponseMode,
         lane: Lane,
     ) -> Served {
         match routed {
             Routed::Answer(response) => {
+                if let Some(kind) = kind {
+                    let result = RequestResult::of_status(response.status);
+                    self.meters.requests_mut().on_answered(kind, result, 0);
+                }
                 conn.send(&response, response_mode, self.context.date, self.buffers);
                 return Served::Answered;
             }
-            Routed::ToMachine { op, shape } => self.ask(conn, op, shape, lane),
+            Routed::ToMachine { op, shape } => self.ask(conn, op, shape, kind, lane),
             Routed::Proxy { call, shape } => {
                 let request = ProxiedRequest::new(self.context.now, call.method == Method::Get);
-                self.proxy(conn, request, *call, shape);
+                self.proxy(conn, request, *call, shape, kind);
             }
         }
         Served::Idle
@@ -289,7 +295,14 @@ impl Dispatcher<'_, '_> {
     }
 
     /// Hands a request to the machine.
-    fn ask(&mut self, conn: &mut Conn, op: Op, mut shape: api::Shape, lane: Lane) {
+    fn ask(
+        &mut self,
+        conn: &mut Conn,
+        op: Op,
+        mut shape: api::Shape,
+        kind: Option<RequestKind>,
+        lane: Lane,
+    ) {
         let now = self.context.now;
         let answer_now = match &op {
             Op::Query(query) => self.machine.query(now, query),
@@ -300,9 +313,9 @@ impl Dispatcher<'_, '_> {
             && self.machine.proxy_url(&request).is_some()
             && let Some(call) = shape.ask_leader(outcome)
         {
-            return self.proxy(conn, request, call, shape);
+            return self.proxy(conn, request, call, shape, kind);
         }
-        let ticket = self.start(conn, shape, waits_for_events(&op));
+        let ticket = self.start(conn, shape, waits_for_events(&op), kind);
         let Some(outcome) = answer_now else {
             if is_listing(&op) {
                 return self.list(lane, ticket, op, LISTING_BYTES_MIN);
@@ -323,6 +336,8 @@ impl Dispatcher<'_, '_> {
             Outcome::Figures(core) => Some((core, self.process_figures())),
             _ => None,
         };
+        let result = RequestResult::of_outcome(&answer.outcome);
+        conn.measure(result, now, self.meters.requests_mut());
         let next = conn.render(self.buffers, |shape, out| match &figures {
             Some((core, process)) => shape.metrics(core, process, &context, out),
             None => shape.render(&answer, &context, out),
@@ -331,20 +346,32 @@ impl Dispatcher<'_, '_> {
     }
 
     fn process_figures(&self) -> ProcessFigures {
-        ProcessFigures {
-            requests: *self.requests,
-            client_conns: self.status.client_conns,
-            peer_conns: self.status.peer_conns,
-            conn_bytes: self.status.held_bytes,
-            system: process::figures(),
+        let proxied_bytes = self.proxied.bytes();
+        self.meters
+            .figures(&self.status, proxied_bytes, PROXIED_BYTES_MAX)
+    }
+
+    /// Counts a GET of a file that was answered at once.
+    fn count_file(&mut self, port: Port) {
+        if port == Port::Client {
+            let requests = self.meters.requests_mut();
+            requests.on_received(Method::Get);
+            requests.on_answered(RequestKind::Get, RequestResult::Success, 0);
         }
     }
 
     /// Gives a request its ticket. It is in flight from now on.
-    fn start(&mut self, conn: &mut Conn, shape: api::Shape, is_watch: bool) -> Ticket {
+    fn start(
+        &mut self,
+        conn: &mut Conn,
+        shape: api::Shape,
+        is_watch: bool,
+        kind: Option<RequestKind>,
+    ) -> Ticket {
         self.raise_serial();
         let ticket = Ticket((conn.id().index() as u64) << SERIAL_BITS | *self.serial);
-        conn.start(ticket, shape, is_watch);
+        let measure = kind.map(|kind| (kind, self.context.now.mono_us));
+        conn.start(ticket, shape, is_watch, measure);
         ticket
     }
 
@@ -355,16 +382,31 @@ impl Dispatcher<'_, '_> {
         request: ProxiedRequest,
         call: HttpCall,
         shape: api::Shape,
+        kind: Option<RequestKind>,
     ) {
-        let ticket = self.start(conn, shape, false);
+        let ticket = self.start(conn, shape, false, kind);
         let context = self.context;
         if !self.proxied.add(context.now, ticket, request, call) {
+            conn.measure(
+                RequestResult::Redirected,
+                context.now,
+                self.meters.requests_mut(),
+            );
             let next = conn.render(self.buffers, |shape, out| {
                 shape.proxied(ProxyOutcome::Redirected, context, out)
             });
             follow(conn, next, ticket, self.machine, context.now);
         }
     }
+}
+
+/// The kind that a request is counted by; `None` for those of the peer port.
+fn counted_kind(port: Port, method: Method, path: &str, routed: &Routed) -> Option<RequestKind> {
+    let kind = match routed {
+        Routed::ToMachine { op, .. } => RequestKind::of(method, op),
+        Routed::Answer(_) | Routed::Proxy { .. } => RequestKind::of_path(method, path),
+    };
+    (port == Port::Client).then_some(kind)
 }
 
 /// Whether a request may list many nodes. A file is read by `FileGet`, so this is nearly always a

@@ -77,6 +77,27 @@ pub fn flush() -> bool {
     sink.waiting.is_empty()
 }
 
+/// The lines on their way to stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinesUsage {
+    /// Bytes that stdout has not taken.
+    pub waiting_bytes: usize,
+    /// The bound on them.
+    pub waiting_bytes_max: usize,
+    /// How many lines were dropped since the start.
+    pub dropped: u64,
+}
+
+/// The lines on their way to stdout.
+pub fn usage() -> LinesUsage {
+    let sink = LOGGER.get().map(StdoutLogger::lock);
+    LinesUsage {
+        waiting_bytes: sink.as_ref().map_or(0, |sink| sink.waiting.len()),
+        waiting_bytes_max: BUFFER_BYTES_MAX,
+        dropped: sink.map_or(0, |sink| sink.dropped_total),
+    }
+}
+
 /// Writes the waiting lines, and waits for a slow reader at most 0.2 s. Called at the end of the
 /// process.
 pub fn finish() {
@@ -152,6 +173,8 @@ struct LineSink {
     waiting: Vec<u8>,
     /// How many lines were dropped since the last report.
     dropped: u64,
+    /// How many lines were dropped since the start.
+    dropped_total: u64,
 }
 
 impl LineSink {
@@ -160,6 +183,7 @@ impl LineSink {
             output,
             waiting: Vec::new(),
             dropped: 0,
+            dropped_total: 0,
         }
     }
 
@@ -167,6 +191,7 @@ impl LineSink {
     fn put(&mut self, line: &[u8]) {
         if self.waiting.len() + line.len() > BUFFER_BYTES_MAX {
             self.dropped += 1;
+            self.dropped_total += 1;
         } else {
             self.waiting.extend_from_slice(line);
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// Most requests that are passed on at a time. Further ones are redirected.
 const PROXIED_MAX: usize = 256;
 /// Most bytes of their bodies together. A single request may be longer.
-const PROXIED_BYTES_MAX: usize = 4 << 20;
+pub const PROXIED_BYTES_MAX: usize = 4 << 20;
 
 /// One request that is passed on.
 struct OpenRequest {
@@ -67,6 +67,11 @@ impl ProxiedRequests {
             call,
         });
         true
+    }
+
+    /// The bytes of the bodies of all requests.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// An attempt has ended. Returns the next step.

@@ -18,6 +18,7 @@ use super::http_calls::HttpCalls;
 use super::links::Links;
 use super::listener::Listener;
 use super::log_lines;
+use super::meters::ProcessBounds;
 use super::outgoing_call::{CallOrigin, Connectors};
 use super::resolver::Resolver;
 use super::service_manager::ServiceManager;
@@ -328,7 +329,9 @@ impl Reactor {
     /// that have events as ready.
     fn poll_events(&mut self) {
         let timeout = self.timeout();
-        self.turn_times.end(self.clock.thread_cpu_us());
+        if let Some(us) = self.turn_times.end(self.clock.thread_cpu_us()) {
+            self.clients.meters_mut().on_turn(us);
+        }
         if let Err(e) = self.poll.poll(&mut self.events, timeout) {
             assert!(e.kind() == io::ErrorKind::Interrupted, "epoll: {e}");
         }
@@ -561,6 +564,7 @@ impl Reactor {
             // Some of it becomes durable without a sync.
             let since_us = self.sync_since_us.take().unwrap_or(self.now.mono_us);
             let took_us = self.now.mono_us - since_us;
+            self.clients.meters_mut().on_sync(took_us);
             if let Some(seq) = report.state {
                 self.machine.on_state_synced(self.now, seq, took_us);
             }
@@ -747,6 +751,10 @@ fn clients(config: &Config) -> Clients {
         read_us: config.read_timeout_ms.saturating_mul(1_000),
         write_us: config.write_timeout_ms.saturating_mul(1_000),
     };
-    let bytes_max = config.client_bytes_max;
-    Clients::new(settings, limits, timeouts, connections_max(), bytes_max)
+    let bounds = ProcessBounds {
+        memory_bytes: config.memory.bytes,
+        connections: connections_max(),
+        client_bytes: config.client_bytes_max,
+    };
+    Clients::new(settings, limits, timeouts, bounds)
 }

@@ -65,16 +65,15 @@ impl TurnTimes {
         self.phase_us = cpu_us;
     }
 
-    /// A turn has ended. The thread has used `cpu_us` of processor time since its start.
-    pub fn end(&mut self, cpu_us: u64) {
+    /// A turn has ended. The thread has used `cpu_us` of processor time since its start. Returns how
+    /// long the turn took, in microseconds; `None` for the first one.
+    pub fn end(&mut self, cpu_us: u64) -> Option<u64> {
         self.phase_us = cpu_us;
-        if let Some(last_us) = self.last_us.replace(cpu_us) {
-            let phases = std::mem::take(&mut self.phases);
-            self.on_turn(Turn {
-                us: cpu_us.saturating_sub(last_us),
-                phases,
-            });
-        }
+        let last_us = self.last_us.replace(cpu_us)?;
+        let us = cpu_us.saturating_sub(last_us);
+        let phases = std::mem::take(&mut self.phases);
+        self.on_turn(Turn { us, phases });
+        Some(us)
     }
 
     fn on_turn(&mut self, mut turn: Turn) {

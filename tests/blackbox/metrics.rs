@@ -28,12 +28,15 @@ fn figures_follow_what_happens() {
     for _ in 0..5 {
         conn.ask("GET", "/v2/keys/m/1", "");
     }
+    conn.ask("PUT", "/v2/keys/m/1?prevExist=false", "value=v");
+    conn.ask("GET", "/v2/keys/none", "");
+    conn.ask("GET", "/v2/keys/m/1/below", "");
     let _watcher = Conn::watch(server.client_port, "/v2/keys/m?wait=true");
     let after = metrics(&server);
     let rise = |name: &str| after[name] - before[name];
-    assert_eq!(rise("tern_http_requests_total{method=\"PUT\"}"), 10.0);
-    // The five, and this one.
-    assert_eq!(rise("tern_http_requests_total{method=\"GET\"}"), 6.0);
+    assert_eq!(rise("tern_http_requests_total{method=\"PUT\"}"), 11.0);
+    // The seven, and this one.
+    assert_eq!(rise("tern_http_requests_total{method=\"GET\"}"), 8.0);
     assert_eq!(rise("tern_etcd_index"), 10.0);
     let writes = "tern_store_writes_total{action=\"set\",result=\"success\"}";
     assert_eq!(rise(writes), 10.0);
@@ -42,9 +45,58 @@ fn figures_follow_what_happens() {
     assert_eq!(after["tern_watchers"], 1.0);
     assert_eq!(after["tern_is_leader"], 1.0);
     assert_eq!(after["tern_leader_changes_total"], 1.0);
-    assert!(after["tern_client_connections"] >= 2.0);
-    assert!(after["process_resident_memory_bytes"] > 1e6);
+    assert!(after["tern_connections{port=\"client\"}"] >= 2.0);
+    let answered = |kind: &str, result: &str| {
+        rise(&format!(
+            "tern_requests_answered_total{{kind=\"{kind}\",result=\"{result}\"}}"
+        ))
+    };
+    assert_eq!(answered("put", "success"), 10.0);
+    assert_eq!(answered("put", "refused"), 1.0);
+    assert_eq!(answered("get", "success"), 5.0);
+    assert_eq!(answered("get", "refused"), 2.0);
+    assert_eq!(answered("watch", "success"), 1.0);
+    // The one that is answered now is not among them, and the one before was not among its own.
+    assert_eq!(answered("other", "success"), 1.0);
+    assert_eq!(
+        rise("tern_request_duration_seconds_count{kind=\"put\"}"),
+        11.0
+    );
+    assert!(rise("tern_request_duration_seconds_sum{kind=\"put\"}") > 0.0);
+    stages_and_queues(&before, &after);
     assert!(!after.keys().any(|name| name.starts_with("etcd_")));
+}
+
+/// The stages of ten writes were timed, and the queues are within their bounds.
+fn stages_and_queues(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+    let rise = |name: &str| after[name] - before[name];
+    for stage in ["sync", "commit", "apply"] {
+        let name = format!("tern_{stage}_duration_seconds");
+        let count = rise(&format!("{name}_count"));
+        assert!(
+            count >= 10.0 || stage == "sync" && count >= 1.0,
+            "{name}: {count}"
+        );
+        assert!(after.contains_key(&format!("{name}_bucket{{le=\"+Inf\"}}")));
+    }
+    assert!(rise("tern_turn_cpu_seconds_count") >= 10.0);
+    assert!(rise("tern_log_recorded_bytes_total") >= 10.0 * 80.0);
+    assert_eq!(after["tern_healthy"], 1.0);
+    assert_eq!(after["tern_log_lines_dropped_total"], 0.0);
+    for queue in [
+        "log",
+        "uncommitted",
+        "history",
+        "forwarded",
+        "clients",
+        "proxied",
+        "log_lines",
+    ] {
+        let bytes = after[&format!("tern_queue_bytes{{queue=\"{queue}\"}}")];
+        let most = after[&format!("tern_queue_bytes_max{{queue=\"{queue}\"}}")];
+        assert!(bytes <= most && most > 0.0, "{queue}: {bytes} of {most}");
+    }
+    assert!(after["process_resident_memory_bytes"] > 1e6);
 }
 
 /// Each machine of a cluster shows its own figures, a standby too.
@@ -70,4 +122,17 @@ fn every_machine_has_figures() {
     assert_eq!(of("etcd_server_has_leader"), [one, one, one, zero]);
     assert_eq!(of("etcd_server_is_leader"), [one, zero, zero, zero]);
     assert_eq!(of("tern_raft_term")[3], None, "it has no log");
+    assert_eq!(of("tern_role{role=\"standby\"}"), [zero, zero, zero, one]);
+    until("the leader has heard the standby", || {
+        (of("tern_standbys")[0] == one).then_some(())
+    });
+    assert_eq!(of("tern_peer_linked{peer=\"node3\"}")[..2], [one, one]);
+    servers[2].kill();
+    let mut survivors = servers.iter();
+    let leader = survivors.next().expect("the first");
+    until("the leader misses the dead one", || {
+        let silent_s = metrics(leader)["tern_peer_last_contact_seconds{peer=\"node3\"}"];
+        (silent_s > 1.0).then_some(())
+    });
+    assert_eq!(metrics(leader)["tern_peer_linked{peer=\"node3\"}"], 0.0);
 }

@@ -459,9 +459,6 @@ impl MemberMode {
 
     /// The answer to a question; `None` while it has to wait.
     pub(super) fn query(&self, now: Now, query: &Query) -> Option<Outcome> {
-        if *query == Query::Figures {
-            return Some(self.replica.query(now, query));
-        }
         match &self.state {
             MemberState::Starting { .. } => None,
             MemberState::Serving | MemberState::Stopping { .. } => {

@@ -1,9 +1,10 @@
-//! The answer to `GET /v2/cluster`: this machine, and its view of the cluster. Every mode has one.
+//! The answers to `GET /v2/cluster` and `/metrics`: this machine, its view of the cluster, and its
+//! figures. Every mode has them.
 //! Start with [`Machine::cluster_status`].
 use super::{Machine, MachineMode, Outside};
 use crate::core::seam::{
-    ClusterStatus, ClusterView, Health, MachineInfo, MachineStatus, MemberCondition, MemberStatus,
-    ModeName, Role,
+    ClusterStatus, ClusterView, CoreFigures, Health, MachineInfo, MachineStatus, MemberCondition,
+    MemberStatus, ModeName, Role,
 };
 use crate::core::timer::Now;
 
@@ -25,6 +26,17 @@ impl Machine {
             },
             is_leaders_view: role == Role::Leader,
             view: self.cluster_view(now),
+        }
+    }
+
+    /// The figures of this machine for `/metrics`.
+    pub(super) fn figures(&self, now: Now) -> CoreFigures {
+        let is_linked = |id| self.route(id).is_some();
+        let member = self.member();
+        CoreFigures {
+            role: self.role(),
+            health: self.health(now),
+            member: member.map(|member| member.replica.figures(now, is_linked)),
         }
     }
 

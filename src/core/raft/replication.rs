@@ -50,6 +50,11 @@ impl LeaderState {
         self.uncommitted_bytes = 0;
     }
 
+    /// How many bytes of entries are not committed; 0 unless this member leads.
+    pub fn uncommitted_bytes(&self) -> u64 {
+        self.uncommitted_bytes as u64
+    }
+
     /// Whether this leader has committed an entry of its own term.
     pub fn has_committed(&self, commit: Index) -> bool {
         self.first_entry.is_some_and(|first| first <= commit)

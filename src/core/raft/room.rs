@@ -40,6 +40,8 @@ pub struct LogRoom {
     /// The bytes that records may still use, less than `FREE_BYTES_MAX`. Rises with a report of the
     /// owner, falls with each record. `None`: the owner has reported more.
     bound_bytes: Option<u64>,
+    /// The bytes of all records so far.
+    recorded_bytes: u64,
 }
 
 impl LogRoom {
@@ -47,7 +49,13 @@ impl LogRoom {
     pub fn new(free_bytes: u64) -> LogRoom {
         LogRoom {
             bound_bytes: (free_bytes < FREE_BYTES_MAX).then_some(free_bytes),
+            recorded_bytes: 0,
         }
+    }
+
+    /// The bytes of all records since the start, as they are counted here.
+    pub fn recorded_bytes(&self) -> u64 {
+        self.recorded_bytes
     }
 
     /// The bytes that records may still use; at most `FREE_BYTES_MAX`.
@@ -74,6 +82,7 @@ impl LogRoom {
 
     /// A record of `bytes` bytes is handed to the disk.
     fn consume(&mut self, bytes: u64) {
+        self.recorded_bytes = self.recorded_bytes.saturating_add(bytes);
         if let Some(left) = &mut self.bound_bytes {
             *left = left.saturating_sub(bytes);
         }

@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const REQUESTS_MAX: usize = 16_384;
 /// Most bytes of forwarded commands pending at a time. A single longer command is accepted. The
 /// queue of a link has room for twice as much.
-const BYTES_MAX: usize = 4 << 20;
+pub const FORWARDED_BYTES_MAX: usize = 4 << 20;
 
 /// Most reads of followers that this leader proves at a time. A correct follower forwards at most
 /// `REQUESTS_MAX`.
@@ -262,7 +262,7 @@ impl Replica {
     /// Whether another command of this length has no room.
     fn is_forwarding_full(&self, bytes: usize) -> bool {
         let waiting_bytes = self.pending.forwarded_bytes();
-        let is_too_long = waiting_bytes > 0 && waiting_bytes + bytes > BYTES_MAX;
+        let is_too_long = waiting_bytes > 0 && waiting_bytes + bytes > FORWARDED_BYTES_MAX;
         is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX
     }
 

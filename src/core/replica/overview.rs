@@ -30,17 +30,22 @@ impl Replica {
             id: self.cluster_id(),
             config: Some(self.config()),
             log: Some(self.log_status()),
-            standbys: self.recent_standbys(now, &members),
+            standbys: self.recent_standbys(now),
             members,
         }
     }
 
     /// The standbys that have fetched the list here. One that was admitted since is none any more.
-    fn recent_standbys(&self, now: Now, members: &[MemberStatus]) -> Vec<StandbyStatus> {
-        let interval_ms = self.config().sync_interval_ms;
-        let mut standbys = self.standbys.recent(now, interval_ms);
-        standbys.retain(|status| !members.iter().any(|m| m.name == status.standby.name));
+    fn recent_standbys(&self, now: Now) -> Vec<StandbyStatus> {
+        let members = self.raft.configuration();
+        let mut standbys = self.standbys.recent(now, self.config().sync_interval_ms);
+        standbys.retain(|status| members.by_name(&status.standby.name).is_none());
         standbys
+    }
+
+    /// How many standbys there are.
+    pub(super) fn standby_count(&self, now: Now) -> u64 {
+        self.recent_standbys(now).len() as u64
     }
 
     fn member_status(&self, now: Now, member: &Member, is_linked: bool) -> MemberStatus {
@@ -86,7 +91,7 @@ impl Replica {
     }
 
     /// The progress of a member, if this one leads.
-    fn progress_of(&self, now: Now, id: PeerId) -> Option<MemberProgress> {
+    pub(super) fn progress_of(&self, now: Now, id: PeerId) -> Option<MemberProgress> {
         if self.raft.role() != RaftRole::Leader {
             return None;
         }

@@ -8,8 +8,8 @@ use super::pending::{Ending, MemberChange};
 use crate::core::error::{Code, Error, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_BARRED, WAS_REMOVED};
 use crate::core::raft::{Configuration, Index, Member, MemberStanding, PeerId, RaftRole};
 use crate::core::seam::{
-    CoreFigures, FollowerStats, FormerPlace, Indexes, LeaderStats, MachineInfo, MemberPlace, Op,
-    Outcome, Query, Role, SelfStats, StandbyInfo, Ticket,
+    FollowerStats, FormerPlace, Indexes, LeaderStats, MachineInfo, MemberPlace, Op, Outcome, Query,
+    Role, SelfStats, StandbyInfo, Ticket,
 };
 use crate::core::store::ViewRef;
 use crate::core::timer::Now;
@@ -133,11 +133,9 @@ impl Replica {
             Query::MachineGet { name } => self.machine(name),
             Query::Members => self.member_listing(),
             Query::Health => Outcome::Health(self.health(now)),
-            Query::Cluster => unreachable!("`Machine::query` answers it in every mode"),
-            Query::Figures => Outcome::Figures(Box::new(CoreFigures {
-                role: self.role(),
-                member: Some(self.figures()),
-            })),
+            Query::Cluster | Query::Figures => {
+                unreachable!("`Machine::query` answers it in every mode")
+            }
         }
     }
 

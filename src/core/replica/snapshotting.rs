@@ -83,6 +83,11 @@ impl Snapshotting {
         }
     }
 
+    /// The size of the newest snapshot on disk, in bytes; 0 without one.
+    pub fn last_bytes(&self) -> u64 {
+        self.last_bytes
+    }
+
     /// An entry of this size was applied.
     pub fn on_applied(&mut self, bytes: usize) {
         self.entries += 1;

@@ -3,11 +3,10 @@
 //!
 //! Sizes are estimates (`Message::append_bytes`); no message is encoded for them. Start with
 //! [`Statistics`].
-use super::Replica;
 use crate::core::error::Code;
 use crate::core::public_id::PublicId;
 use crate::core::raft::{Member, Message, PeerId};
-use crate::core::seam::{FollowerStats, MemberFigures, Outcome, PeerLag};
+use crate::core::seam::{FollowerStats, Outcome};
 use crate::core::timer::Now;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -187,44 +186,6 @@ impl Statistics {
     pub fn follower(&self, member: &Member, id: PublicId) -> FollowerStats {
         let latency = self.followers.get(&member.id).copied();
         latency.unwrap_or_default().to_stats(&member.name, id)
-    }
-}
-
-impl Replica {
-    /// The figures of this member for `/metrics`.
-    pub(super) fn figures(&self) -> MemberFigures {
-        MemberFigures {
-            id: self.own_public_id(),
-            has_leader: self.raft.leader().is_some(),
-            leader_changes: self.leadership.leaders(),
-            term: self.raft.term(),
-            last: self.raft.last_index(),
-            durable: self.raft.durable(),
-            committed: self.raft.committed(),
-            applied: self.applied,
-            pending: self.pending.writes() as u64,
-            failed: self.statistics.failed(),
-            etcd_index: self.store.index(),
-            nodes: self.store.nodes() as u64,
-            store_bytes: self.store.bytes(),
-            store: self.store.stats(),
-            lags: self.lags(),
-        }
-    }
-
-    fn lags(&self) -> Vec<PeerLag> {
-        let last = self.raft.last_index().0;
-        let members = self.raft.configuration().members.iter();
-        let started = members.filter(|member| member.has_started());
-        let lag = |member: &Member| {
-            // Only the leader knows it, and only of the others.
-            let matched = self.raft.peer(member.id)?.matched().0;
-            Some(PeerLag {
-                name: member.name.clone(),
-                entries: last.saturating_sub(matched),
-            })
-        };
-        started.filter_map(lag).collect()
     }
 }
 

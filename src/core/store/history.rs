@@ -46,6 +46,11 @@ impl History {
         self.start = start;
     }
 
+    /// The bytes of all events, counted by `Event::weight`.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The index of the newest event.
     pub fn last(&self) -> Option<u64> {
         Some(self.events.back()?.index().0)

@@ -28,12 +28,16 @@ impl Rig {
             read_us: 1_000_000,
             write_us: 1_000_000,
         };
-        let most = ConnectionsMax {
-            client_port: 1_000,
-            peer_port: 1,
+        let bounds = ProcessBounds {
+            memory_bytes: 1 << 30,
+            connections: ConnectionsMax {
+                client_port: 1_000,
+                peer_port: 1,
+            },
+            client_bytes: 64 << 20,
         };
         Rig {
-            clients: Clients::new(settings(), Limits::default(), timeouts, most, 64 << 20),
+            clients: Clients::new(settings(), Limits::default(), timeouts, bounds),
             poll: Poll::new().expect("a poll"),
         }
     }

@@ -1,6 +1,6 @@
 //! Redirects to another machine, and the outcome of requests that were forwarded to the leader.
 use super::{AnswerKind, Next, ProxyOutcome, Shape, json};
-use crate::codec::api::Context;
+use crate::codec::api::{Context, RequestResult};
 use crate::codec::http::response::{JSON, TEXT};
 use crate::codec::http::{Method, Response};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
@@ -208,6 +208,17 @@ impl Shape {
             }
         };
         self.send(response, context, out)
+    }
+
+    /// How the outcome of a call counts. A machine that shows its own view of the cluster, because the
+    /// leader did not answer, has carried out the request.
+    pub fn proxied_result(&self, outcome: &ProxyOutcome) -> RequestResult {
+        match outcome {
+            _ if matches!(self.kind, AnswerKind::Cluster { .. }) => RequestResult::Success,
+            ProxyOutcome::Answered { status, .. } => RequestResult::of_status(*status),
+            ProxyOutcome::Redirected => RequestResult::Redirected,
+            ProxyOutcome::Failed { .. } => RequestResult::Failed,
+        }
     }
 
     fn send(&self, response: Response, context: &Context, out: &mut Vec<u8>) -> Next {
