@@ -8,9 +8,6 @@ fetch() {
     sed -i 's#require(.../../.)#require("etcdjs")#' package/test/helpers/test.js
 }
 install etcdjs
-ETCD_HOST=$URL timeout 100 node_modules/.bin/tape package/test/{basic,compare,meta}.js |
-    awk '/^# / { test = substr($0, 3) }
-         /^ok / { n = $2; sub(/^ok [0-9]+ /, ""); print "pass " n " " test " - " $0 }
-         /^not ok / { n = $3; sub(/^not ok [0-9]+ /, ""); print "fail " n " " test " - " $0 }'
+ETCD_HOST=$URL timeout 100 node_modules/.bin/tape package/test/{basic,compare,meta}.js | from_tap
 # A failed test makes tape's exit code 1.
 exit 0

@@ -82,3 +82,26 @@ check() {
         echo "fail $name: ${output//$'\n'/ }"
     fi
 }
+
+# from_tap: reads the Test Anything Protocol, in which the runners of npm tell what passed.
+from_tap() {
+    awk '/^# / && !/^# (tests|pass|fail) / { test = " " substr($0, 3) " -" }
+         /^ *(not )?ok / {
+             sub(/^ */, "")
+             word = sub(/^not /, "") ? "fail" : "pass"
+             n = $2
+             sub(/^ok [0-9]+ (- )?/, "")
+             gsub(/: /, " - ")
+             print word " " n test " " $0
+         }'
+}
+
+# three_tries COMMAND…: prints what the command printed, the last time of three if a test fails each time. For suites
+# that race with the server: they count a few milliseconds after a write.
+three_tries() {
+    for _ in 1 2 3; do
+        "$@" >"$WORK/output"
+        grep -q '^not ok' "$WORK/output" || break
+    done
+    cat "$WORK/output"
+}

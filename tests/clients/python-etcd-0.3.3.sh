@@ -7,4 +7,4 @@ fetch() {
     python urllib3 dnspython
 }
 install python-etcd-0.3.3
-exec python3 "$HERE/python-etcd.py" "$PWD" test_simple test_lock test_election
+exec python3 "$HERE/python-etcd.py" "$PWD" etcd test_simple test_lock test_election

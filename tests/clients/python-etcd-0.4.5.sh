@@ -6,4 +6,4 @@ fetch() {
     python urllib3 dnspython
 }
 install python-etcd-0.4.5
-exec python3 "$HERE/python-etcd.py" "$PWD" test_simple
+exec python3 "$HERE/python-etcd.py" "$PWD" etcd test_simple

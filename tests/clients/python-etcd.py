@@ -1,9 +1,11 @@
 """Runs the integration tests of python-etcd against a server that runs already.
 
-Arguments: the unpacked package, then the names of its test modules. The tests start servers on ports
+Arguments: the folder of the unpacked package, its name for `import` (that of a package made from
+python-etcd works too), and the names of its test modules. The tests start servers on ports
 6001 and 8001 themselves: here they are given the server under test, and what they import for their own
 servers (nose, OpenSSL) is left out. Tests that stop servers are left out too.
 """
+import importlib
 import os
 import pathlib
 import shutil
@@ -12,14 +14,14 @@ import sys
 import types
 import unittest
 
-package, modules = pathlib.Path(sys.argv[1]), sys.argv[2:]
+package, name, modules = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 host, port, work = os.environ["HOST"], os.environ["PORT"], pathlib.Path(os.environ["WORK"])
 
 copy = work / "src"
 shutil.copytree(package / "src", copy)
-for path in (copy / "etcd/tests/integration").glob("*.py"):
+for path in (copy / name / "tests/integration").glob("*.py"):
     path.write_text(path.read_text().replace("6001", port).replace("8001", os.environ["PEER_PORT"]))
-(copy / "etcd/tests/__init__.py").write_text("")
+(copy / name / "tests/__init__.py").write_text("")
 sys.path[:0] = [str(copy), str(package / "site")]
 
 nose = types.ModuleType("nose.tools")
@@ -33,8 +35,9 @@ sys.modules.update({
 })
 sys.modules["OpenSSL"].crypto = crypto
 
-import etcd  # noqa: E402
-from etcd.tests.integration import helpers, test_simple  # noqa: E402
+etcd = importlib.import_module(name)
+helpers = importlib.import_module(f"{name}.tests.integration.helpers")
+test_simple = importlib.import_module(f"{name}.tests.integration.test_simple")
 
 
 class NoServers:
@@ -58,8 +61,7 @@ class Lines(unittest.TestResult):
     """One line a test."""
 
     def line(self, test, what):
-        name = ".".join(test.id().split(".")[-2:])
-        print(what.format(name), flush=True)
+        print(what.format(".".join(test.id().split(".")[-2:])), flush=True)
 
     def addSuccess(self, test):
         self.line(test, "pass {}")
@@ -100,8 +102,8 @@ def each(suite):
 clear()
 signal.signal(signal.SIGALRM, too_long)
 loader = unittest.TestLoader()
-for name in modules:
-    module = __import__("etcd.tests.integration." + name, fromlist=["x"])
+for part in modules:
+    module = importlib.import_module(f"{name}.tests.integration.{part}")
     for test in each(loader.loadTestsFromModule(module)):
         if left_out(test) or not test.id().startswith(module.__name__):
             continue

@@ -33,9 +33,21 @@ CLIENTS = {
     "crate-etcd": 36,
     "node-etcd": 26,
     "etcdjs": 34,
+    "promise-etcd": 13,
+    "etcd-leader": 7,
+    "etcd-registry": 12,
+    "etcd-cli": 15,
+    "etcd-gevent": 13,
+    "pyetcd": 12,
+    "k3etcd": 16,
+    "aio-etcd": 12,
+    "txetcd": 8,
+    "tooz": 7,
+    "go-client": 29,
+    "libkv": 2,
 }
 # Clients of the 0.4 line: their followers and standbys run without `-compat 2`.
-OLD_CLIENTS = ["python-etcd-0.3.3"]
+OLD_CLIENTS = ["python-etcd-0.3.3", "txetcd"]
 QUICK = ["etcdctl", "python-etcd-0.4.5", "python-etcd-0.3.3", "node-etcd", "etcdjs"]
 
 # The longest run of one script on one server, in seconds, with the installation of its client.
@@ -156,7 +168,9 @@ def faults_of(outcome, reasons):
             for test in explained:
                 unexplained.pop(test, None)
     faults += [f"{where}: {test}: {text}" for test, text in unexplained.items()]
-    if outcome.total() != CLIENTS[outcome.client]:
+    # Where a whole suite gives up at its beginning, it tells no number.
+    gives_up = any(reason[2] == "*" and is_about(reason, outcome) for reason in reasons)
+    if outcome.total() != CLIENTS[outcome.client] and not gives_up:
         faults.append(f"{where}: {outcome.total()} tests ran, expected {CLIENTS[outcome.client]}")
     return faults
 

@@ -103,7 +103,7 @@ class Servers:
             self.ports[name] = (self.free.pop(0), self.free.pop(0))
         return self.ports[name]
 
-    def start_tern(self, name, *flags, peers=()):
+    def start_tern(self, name, *flags, peers=(), wait=True):
         """Starts one tern, under the ports it had before if it ran already."""
         client, peer = self.ports_of(name)
         command = [self.tern, "-name", name, "-data-dir", name, *flags]
@@ -111,7 +111,8 @@ class Servers:
         if peers:
             command += ["-peers", ",".join(f"127.0.0.1:{self.ports[p][1]}" for p in peers)]
         self.start(name, command)
-        wait_until(f"{name} serves", lambda: self.can_write(name))
+        if wait:
+            wait_until(f"{name} serves", lambda: self.can_write(name))
         return client
 
     def can_write(self, name):
