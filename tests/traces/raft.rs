@@ -191,7 +191,7 @@ impl World {
             }),
             "damage" => self.damage(&words),
             "show" => self.show(number(&words, 1)),
-            "refuse" => self.refuse(number(&words, 1)),
+            "refuse" => self.refuse(&words),
             "room" => self.room(number(&words, 1), number(&words, 2)),
             "install" => self.install(number(&words, 1), words.get(2) != Some(&"bad")),
             "snapshot" => self.snapshot(&words),

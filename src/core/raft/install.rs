@@ -78,19 +78,20 @@ impl Incoming {
         self.snapshot = Some(snapshot);
     }
 
-    /// The installation has ended: the sender and the snapshot.
-    ///
-    /// # Panics
-    ///
-    /// If the owner did not install a snapshot.
-    fn take_installed(&mut self) -> (PeerId, SnapshotMeta) {
-        let snapshot = self.snapshot.take().filter(|s| s.is_complete);
-        let snapshot = snapshot.expect("only a complete snapshot is installed");
-        (snapshot.from, snapshot.meta)
+    /// The installation of `meta` has ended. Returns the sender. `None` if its transfer is not known
+    /// any more: the owner has refused an earlier snapshot meanwhile (`take_refused`).
+    fn take_installed(&mut self, meta: &SnapshotMeta) -> Option<PeerId> {
+        let snapshot = self
+            .snapshot
+            .take_if(|s| s.is_complete && s.meta == *meta)?;
+        Some(snapshot.from)
     }
 
     /// The owner has dropped the snapshot, or a part of it: the sender and the last entry. `None` if
     /// that was known: the owner may have had several chunks.
+    ///
+    /// The report may be late, and speak of an earlier snapshot than the one that is sent now. Then
+    /// this one is sent again from its first byte.
     fn take_refused(&mut self) -> Option<(PeerId, Index)> {
         let snapshot = self.snapshot.take()?;
         Some((snapshot.from, snapshot.meta.index))
@@ -178,17 +179,13 @@ impl Raft {
         self.send(from, Rpc::SnapshotReply { index, offset });
     }
 
-    /// The owner has installed the snapshot durably and restored its state from it.
+    /// The owner has installed the snapshot `meta` durably and restored its state from it.
     ///
     /// If the log on the disk has no room for the record of it, the log stays as it is, and the
     /// snapshot is offered again. Until then a restart would use it, which is as good.
-    ///
-    /// # Panics
-    ///
-    /// If no complete snapshot was passed to the owner.
-    pub fn on_installed(&mut self, now: Now) {
+    pub fn on_installed(&mut self, now: Now, meta: SnapshotMeta) {
         self.on_input(now);
-        let (from, meta) = self.incoming.take_installed();
+        let from = self.incoming.take_installed(&meta);
         if self.lacks(meta.index) {
             self.maybe_install(from, meta);
         }
@@ -213,10 +210,12 @@ impl Raft {
         self.check_invariants();
     }
 
-    fn maybe_install(&mut self, from: PeerId, meta: SnapshotMeta) -> bool {
+    fn maybe_install(&mut self, from: Option<PeerId>, meta: SnapshotMeta) -> bool {
         if !self.has_room_for_snapshot(&meta) {
             let index = meta.index;
-            self.send(from, Rpc::SnapshotRefused { index });
+            if let Some(from) = from {
+                self.send(from, Rpc::SnapshotRefused { index });
+            }
             return false;
         }
         self.install(meta);
@@ -308,7 +307,9 @@ mod tests {
     fn a_complete_snapshot_is_installed_once() {
         let mut incoming = incoming(true);
         assert!(incoming.is_installing());
-        assert_eq!(incoming.take_installed(), (PeerId(2), meta(9)));
+        assert_eq!(incoming.take_installed(&meta(8)), None);
+        assert_eq!(incoming.take_installed(&meta(9)), Some(PeerId(2)));
+        assert_eq!(incoming.take_installed(&meta(9)), None);
         assert!(!incoming.is_installing());
     }
 }

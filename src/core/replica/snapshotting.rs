@@ -291,8 +291,8 @@ impl Replica {
     /// The leader's snapshot is durable. It replaces the key space, unless this member has applied
     /// entries up to its index or further meanwhile.
     fn on_snapshot_installed(&mut self, now: Now, meta: SnapshotMeta, store: Store, bytes: u64) {
-        self.raft.on_installed(now);
         let index = meta.index;
+        self.raft.on_installed(now, meta);
         if index <= self.applied || self.raft.snapshot().index != index {
             return;
         }

@@ -223,10 +223,14 @@ impl World {
         self.collect(id);
     }
 
-    /// `refuse ID`: the member's disk has no room for the snapshot that is coming in.
-    pub(super) fn refuse(&mut self, id: u64) {
+    /// `refuse ID [late]`: the member's disk has no room for the snapshot that is coming in; `late`:
+    /// for an earlier one than the one that it installs.
+    pub(super) fn refuse(&mut self, words: &[&str]) {
+        let id = number(words, 1);
         let now = self.now();
-        self.with(id, |n| n.installing = None);
+        if words.get(2) != Some(&"late") {
+            self.with(id, |n| n.installing = None);
+        }
         self.raft(id, |r| r.on_no_room_for_snapshot(now));
         self.collect(id);
     }
@@ -287,7 +291,7 @@ impl World {
         }
         let raft = node.raft.as_mut().expect("runs");
         if good {
-            raft.on_installed(now);
+            raft.on_installed(now, meta.clone());
             raft.on_applied(meta.index, None);
         } else {
             raft.on_snapshot_unusable(now);
