@@ -19,6 +19,7 @@ mod locks;
 mod lookout;
 mod memory;
 mod patience;
+mod reads;
 mod rig;
 mod roll_call;
 mod room;

@@ -58,6 +58,15 @@ struct InFlight {
     sent_us: u64,
 }
 
+/// A heartbeat whose reply is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TimedHeartbeat {
+    /// The round that it carries.
+    round: u64,
+    /// When it was sent, in microseconds of the monotonic clock.
+    sent_us: u64,
+}
+
 /// The removal of a peer from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Leaving {
@@ -115,8 +124,8 @@ pub struct Progress {
     /// Heartbeats that were sent since the peer was heard.
     unanswered: u64,
 
-    /// When the oldest heartbeat was sent whose reply is awaited. Measures the round trip.
-    heartbeat_sent_us: Option<u64>,
+    /// The heartbeat whose round trip is measured. `None` until the next one is sent.
+    timed_heartbeat: Option<TimedHeartbeat>,
 
     /// The second slowest recent sync of the peer, as its last reply told, in microseconds.
     sync_us: u32,
@@ -156,7 +165,7 @@ impl Progress {
             awaiting_since_us: Some(now_us),
             has_answered: false,
             unanswered: 0,
-            heartbeat_sent_us: None,
+            timed_heartbeat: None,
             sync_us: 0,
             catch_up: None,
             leaving: None,
@@ -378,16 +387,18 @@ impl Progress {
         (missed > 0).then_some(missed)
     }
 
-    /// A heartbeat is sent.
-    pub fn on_heartbeat_sent(&mut self, now_us: u64) {
-        self.heartbeat_sent_us.get_or_insert(now_us);
+    /// A heartbeat of `round` is sent.
+    pub fn on_heartbeat_sent(&mut self, round: u64, now_us: u64) {
+        let sent_us = now_us;
+        self.timed_heartbeat
+            .get_or_insert(TimedHeartbeat { round, sent_us });
     }
 
-    /// The peer answered the heartbeat of `round`. Returns the round trip, in microseconds, if it
-    /// could be measured.
-    pub fn take_heartbeat_round_trip(&mut self, now_us: u64) -> Option<u64> {
-        let sent_us = self.heartbeat_sent_us.take()?;
-        Some(now_us.saturating_sub(sent_us))
+    /// The peer answered the heartbeat of `round`. Returns the round trip, in microseconds, if that
+    /// heartbeat is the measured one. The answer to an earlier round was sent before it arrived.
+    pub fn take_heartbeat_round_trip(&mut self, round: u64, now_us: u64) -> Option<u64> {
+        let timed = self.timed_heartbeat.take_if(|timed| timed.round <= round)?;
+        Some(now_us.saturating_sub(timed.sent_us))
     }
 
     // -- appends
@@ -495,7 +506,7 @@ impl Progress {
     }
 
     fn forget_in_flight(&mut self) {
-        self.heartbeat_sent_us = None;
+        self.timed_heartbeat = None;
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.in_flight_cost_bytes = 0;
@@ -690,6 +701,17 @@ mod tests {
             !peer.ends_short_round(Index(30_000), 600, 20_000),
             "a long one"
         );
+    }
+
+    #[test]
+    fn a_round_trip_is_that_of_the_measured_heartbeat() {
+        let mut peer = Progress::new(PeerId(2), true, Index(1), 0);
+        peer.on_heartbeat_sent(7, 100);
+        peer.on_heartbeat_sent(8, 150);
+        assert_eq!(peer.take_heartbeat_round_trip(7, 300), Some(200));
+        peer.on_heartbeat_sent(9, 310);
+        assert_eq!(peer.take_heartbeat_round_trip(8, 320), None);
+        assert_eq!(peer.take_heartbeat_round_trip(9, 510), Some(200));
     }
 
     #[test]

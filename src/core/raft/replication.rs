@@ -257,7 +257,7 @@ impl Raft {
             entries = self.log.slice(peer.next(), end, bytes_max);
             peer.keep_what_fits(&mut entries);
         }
-        let round = is_probing.then(|| self.reads.round());
+        let round = is_probing.then(|| self.reads.newest_round());
         self.send_append(at, entries, round);
         !is_probing
     }
@@ -307,9 +307,11 @@ impl Raft {
 
     /// Sends a heartbeat with the current round of reads to each peer.
     pub(super) fn send_heartbeats(&mut self) {
-        let round = self.reads.round();
+        let round = self.reads.newest_round();
         for at in 0..self.tracker.len() {
-            self.tracker.at_mut(at).on_heartbeat_sent(self.now_us);
+            self.tracker
+                .at_mut(at)
+                .on_heartbeat_sent(round, self.now_us);
             self.send_append(at, Vec::new(), Some(round));
         }
     }
@@ -371,10 +373,8 @@ impl Raft {
                 want_snapshot,
             } if matched <= last && verified <= last => {
                 let append_us = peer.on_matched(matched, self.now_us);
-                let heartbeat_us = match round {
-                    Some(_) => peer.take_heartbeat_round_trip(self.now_us),
-                    None => None,
-                };
+                let heartbeat_us =
+                    round.and_then(|round| peer.take_heartbeat_round_trip(round, self.now_us));
                 for took_us in append_us.into_iter().chain(heartbeat_us) {
                     self.out.round_trips.push((from, Some(took_us)));
                 }

@@ -280,7 +280,7 @@ impl Raft {
         if self.role != RaftRole::Leader {
             return None;
         }
-        if let Some(round) = round.filter(|round| *round > self.reads.round()) {
+        if let Some(round) = round.filter(|round| *round > self.reads.newest_round()) {
             return Some(Violation::Round(round));
         }
         let AppendAnswer::Accepted {

@@ -433,16 +433,14 @@ impl Pending {
         self.reads.get(&id).map(|read| (read.ticket, read.due_us))
     }
 
-    /// The tickets of the confirmed reads whose read index is applied, in the order in which they
-    /// came.
-    pub fn ready_reads(&self, applied: Index) -> Vec<Ticket> {
-        let mut ready = Vec::new();
-        for read in self.reads.values() {
-            if read.read_index.is_some_and(|index| index <= applied) {
-                ready.push(read.ticket);
-            }
-        }
-        ready
+    /// The ticket of the oldest read, if that is confirmed and its read index is applied.
+    ///
+    /// Reads are confirmed in the order in which they came, and their indexes rise: a later one is
+    /// not ready before the oldest one.
+    pub fn ready_read(&self, applied: Index) -> Option<Ticket> {
+        let (_, oldest) = self.reads.first_key_value()?;
+        let is_ready = oldest.read_index.is_some_and(|index| index <= applied);
+        is_ready.then_some(oldest.ticket)
     }
 }
 

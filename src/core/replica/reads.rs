@@ -85,7 +85,7 @@ impl Replica {
     pub(super) fn serve_ready_reads(&mut self, now: Now) {
         let listed_before = self.store.listed_bytes();
         self.has_ready_reads = false;
-        for ticket in self.pending.ready_reads(self.applied) {
+        while let Some(ticket) = self.pending.ready_read(self.applied) {
             let listed = self.store.listed_bytes().wrapping_sub(listed_before);
             if listed >= LISTED_BYTES_A_TURN_MAX {
                 self.has_ready_reads = true;
