@@ -5,7 +5,8 @@
 //! host's cores with this program. Start reading at `report`; what a cluster is stands in
 //! `Cluster`.
 use crate::driver::{Load, Mode, get_request, put_request, run};
-use crate::{Kind, alternate, free_port, median, probe_disk, proc};
+use crate::table::{alternate, median};
+use crate::{Kind, free_port, names, probe_disk, proc};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -68,7 +69,7 @@ fn location(answer: &Answer) -> Option<SocketAddr> {
 }
 
 impl Cluster {
-    fn start(kind: Kind) -> Cluster {
+    pub fn start(kind: Kind) -> Cluster {
         Cluster::start_with(kind, MACHINES, &[])
     }
 
@@ -461,8 +462,8 @@ fn print_load(kinds: &[Kind], pairs: usize, connections: usize, duration: Durati
         format!("PUT to the leader, {connections} connections: p99, us"),
         "resident after that load, all three, MB".into(),
     ];
-    alternate(kinds, pairs, &rows, |kind| {
-        measure(kind, connections, duration)
+    alternate(&names(kinds), pairs, &rows, |i| {
+        measure(kinds[i], connections, duration)
     });
 }
 

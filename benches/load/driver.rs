@@ -16,9 +16,13 @@ pub enum Mode {
     Put,
     /// Each connection reads keys of its own share, round and round; `fill` sets them first.
     Get,
+    /// As `Get`, with linearizable reads.
+    LinearizableGet,
     /// Every connection streams one key; one more connection sets it and waits until all have been
     /// told.
     Watch,
+    /// As `Put`, with the SET of Redis.
+    RedisSet,
 }
 
 /// One run.
@@ -42,6 +46,9 @@ pub struct Report {
     pub elapsed: Duration,
     /// Microseconds.
     pub latency: Histogram<u64>,
+    /// For `Watch`: when each event reached its first and its last watcher, in microseconds after
+    /// the set's departure.
+    pub spans: Vec<(f64, f64)>,
 }
 
 impl Report {
@@ -59,6 +66,8 @@ enum Body {
     Length(usize),
     /// Chunks; the last bytes seen are kept in `tail`.
     Chunked,
+    /// One line: an answer of Redis.
+    Line,
 }
 
 struct Conn {
@@ -95,7 +104,11 @@ impl Conn {
 
     fn send(&mut self, now: Instant) -> Result<()> {
         self.sent_at = now;
-        self.body = Body::Head;
+        self.body = match self.requests[self.next][0] {
+            b'*' => Body::Line,
+            _ => Body::Head,
+        };
+        self.tail = [0; 5];
         self.head.clear();
         self.unsent = 0;
         self.push()
@@ -126,16 +139,8 @@ impl Conn {
 
     /// Reads once; whether the answer is whole, or `None` when there is nothing to read.
     fn pull_once(&mut self, buffer: &mut [u8]) -> Result<Option<bool>> {
-        let n = match self.stream.read(buffer) {
-            Ok(0) => {
-                return Err(Error::new(
-                    ErrorKind::UnexpectedEof,
-                    "the server closed the connection",
-                ));
-            }
-            Ok(n) => n,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
-            Err(e) => return Err(e),
+        let Some(n) = read_some(&mut self.stream, buffer)? else {
+            return Ok(None);
         };
         let mut bytes = &buffer[..n];
         if let Body::Head = self.body {
@@ -147,7 +152,6 @@ impl Conn {
             bytes = &bytes[end + 4 - before..];
             self.ok = self.head.get(9) == Some(&b'2');
             self.body = body_of(&self.head[..end])?;
-            self.tail = [0; 5];
         }
         match &mut self.body {
             Body::Head => unreachable!("the head is complete"),
@@ -162,6 +166,21 @@ impl Conn {
                 }
                 Ok(Some(self.tail == CHUNKED_END))
             }
+            Body::Line => {
+                self.head.extend_from_slice(bytes);
+                self.ok = self.head[0] == b'+';
+                Ok(Some(self.head.ends_with(b"\r\n")))
+            }
+        }
+    }
+
+    /// Whether the whole answer to the last request was read.
+    fn is_answered(&self) -> bool {
+        match self.body {
+            Body::Head => false,
+            Body::Length(left) => left == 0,
+            Body::Chunked => self.tail == CHUNKED_END,
+            Body::Line => self.head.ends_with(b"\r\n"),
         }
     }
 
@@ -218,6 +237,16 @@ pub fn get_request(key: &str, query: &str) -> Box<[u8]> {
         .into()
 }
 
+/// A SET of one key of Redis.
+fn redis_set(key: &str, value_bytes: usize) -> Box<[u8]> {
+    let value = "x".repeat(value_bytes);
+    let text = format!(
+        "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${value_bytes}\r\n{value}\r\n",
+        key.len()
+    );
+    text.into_bytes().into()
+}
+
 /// The keys that one connection uses.
 fn share(load: &Load, connection: usize) -> Vec<String> {
     (connection..load.keys.max(load.connections))
@@ -231,7 +260,9 @@ pub fn run(load: &Load) -> Result<Report> {
     match load.mode {
         Mode::Put => closed_loop(load, |key| put_request(key, load.value_bytes)),
         Mode::Get => closed_loop(load, |key| get_request(key, "")),
+        Mode::LinearizableGet => closed_loop(load, |key| get_request(key, "?quorum=true")),
         Mode::Watch => fan_out(load),
+        Mode::RedisSet => closed_loop(load, |key| redis_set(key, load.value_bytes)),
     }
 }
 
@@ -294,13 +325,14 @@ fn closed_loop(load: &Load, request: impl Fn(&str) -> Box<[u8]>) -> Result<Repor
         requests,
         elapsed: start.elapsed(),
         latency,
+        spans: Vec::new(),
     })
 }
 
 /// One setter, `connections` streaming watchers of the same key: a round ends when the last of them
 /// was told.
 fn fan_out(load: &Load) -> Result<Report> {
-    let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
+    let (poll, events) = (Poll::new()?, Events::with_capacity(1024));
     let key = "/load/watched";
     let mut setter = Conn::connect(load.address, vec![put_request(key, load.value_bytes)])?;
     poll.registry().register(
@@ -322,86 +354,104 @@ fn fan_out(load: &Load) -> Result<Report> {
         conn.send(Instant::now())?;
         watchers.push(conn);
     }
-    let mut buffer = vec![0; 256 * 1024];
-    let mut latency = new_histogram();
+    let mut fan_out = FanOut {
+        poll,
+        events,
+        setter,
+        told: vec![false; watchers.len()],
+        watchers,
+        buffer: vec![0; 256 * 1024],
+    };
     // The server sends the head of a watch at once, so the head shows that the watcher is in place.
-    let mut told = vec![false; load.connections];
-    await_all(
-        &mut poll,
-        &mut events,
-        &mut watchers,
-        &mut setter,
-        &mut buffer,
-        &mut told,
-        b"\r\n\r\n",
-        None,
-    )?;
+    fan_out.await_all(b"\r\n\r\n", |_| {})?;
     let (start, mut requests) = (Instant::now(), 0);
+    let mut latency = new_histogram();
+    let mut spans = Vec::new();
     while start.elapsed() < load.duration && requests < load.requests_max {
-        told.iter_mut().for_each(|t| *t = false);
-        setter.send(Instant::now())?;
-        await_all(
-            &mut poll,
-            &mut events,
-            &mut watchers,
-            &mut setter,
-            &mut buffer,
-            &mut told,
-            b"\"action\"",
-            Some(&mut latency),
-        )?;
-        setter.finish()?;
+        let sent_at = fan_out.set()?;
+        let mut times = Vec::with_capacity(load.connections);
+        fan_out.await_all(b"\"action\"", |at| times.push(at - sent_at))?;
+        fan_out.await_setter()?;
+        for took in &times {
+            record(&mut latency, *took);
+        }
+        let us = |took: Option<&Duration>| took.expect("a watcher").as_secs_f64() * 1e6;
+        spans.push((us(times.first()), us(times.last())));
         requests += load.connections as u64;
     }
     Ok(Report {
         requests,
         elapsed: start.elapsed(),
         latency,
+        spans,
     })
 }
 
-/// Reads until every watcher has received `mark` and, when a round is timed, the setter its answer.
-#[allow(clippy::too_many_arguments)]
-fn await_all(
-    poll: &mut Poll,
-    events: &mut Events,
-    watchers: &mut [Conn],
-    setter: &mut Conn,
-    buffer: &mut [u8],
-    told: &mut [bool],
-    mark: &[u8],
-    mut latency: Option<&mut Histogram<u64>>,
-) -> Result<()> {
-    let mut waiting = watchers.len();
-    let mut setting = latency.is_some();
-    while waiting > 0 || setting {
-        poll_some(poll, events)?;
-        for event in events.iter() {
-            let i = event.token().0;
-            if i == watchers.len() {
-                setting &= !(event.is_readable() && setter.pull(buffer)?);
-                continue;
-            }
-            loop {
-                match watchers[i].stream.read(buffer) {
-                    Ok(0) => {
-                        return Err(Error::new(ErrorKind::UnexpectedEof, "a watcher was closed"));
-                    }
-                    Ok(n) if !told[i] && find(&buffer[..n], mark).is_some() => {
-                        told[i] = true;
+/// Watchers of one key, and the connection that sets it.
+struct FanOut {
+    poll: Poll,
+    events: Events,
+    setter: Conn,
+    watchers: Vec<Conn>,
+    /// The watchers that have received the mark of this round.
+    told: Vec<bool>,
+    buffer: Vec<u8>,
+}
+
+impl FanOut {
+    /// Sends the set. Returns when.
+    fn set(&mut self) -> Result<Instant> {
+        self.setter.ok = false;
+        self.setter.send(Instant::now())?;
+        Ok(self.setter.sent_at)
+    }
+
+    /// Reads until each watcher has received `mark`; calls `on_told` with the time for each.
+    fn await_all(&mut self, mark: &[u8], mut on_told: impl FnMut(Instant)) -> Result<()> {
+        self.told.fill(false);
+        let mut waiting = self.watchers.len();
+        while waiting > 0 {
+            poll_some(&mut self.poll, &mut self.events)?;
+            for event in self.events.iter() {
+                let i = event.token().0;
+                if i == self.watchers.len() {
+                    // Its answer may come before the events.
+                    self.setter.pull(&mut self.buffer)?;
+                    continue;
+                }
+                while let Some(n) = read_some(&mut self.watchers[i].stream, &mut self.buffer)? {
+                    if !self.told[i] && find(&self.buffer[..n], mark).is_some() {
+                        self.told[i] = true;
                         waiting -= 1;
-                        if let Some(latency) = &mut latency {
-                            record(latency, setter.sent_at.elapsed());
-                        }
+                        on_told(Instant::now());
                     }
-                    Ok(_) => {}
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                    Err(e) => return Err(e),
                 }
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Reads until the set is answered.
+    fn await_setter(&mut self) -> Result<()> {
+        while !self.setter.is_answered() {
+            poll_some(&mut self.poll, &mut self.events)?;
+            self.setter.pull(&mut self.buffer)?;
+        }
+        self.setter.finish()
+    }
+}
+
+/// Reads once; `None` if there is nothing to read.
+fn read_some(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<Option<usize>> {
+    match stream.read(buffer) {
+        Ok(0) => {
+            let text = "the server closed the connection";
+            Err(Error::new(ErrorKind::UnexpectedEof, text))
+        }
+        Ok(n) => Ok(Some(n)),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 fn poll_some(poll: &mut Poll, events: &mut Events) -> Result<()> {

@@ -2,6 +2,7 @@
 //! and, given the server's process id, its CPU time per request.
 //!
 //! `cargo bench --bench load -- --url http://127.0.0.1:4001 --mode put --connections 64 --seconds 10 --pid 1234`
+#[allow(dead_code)]
 mod driver;
 #[allow(dead_code)]
 mod proc;
@@ -12,7 +13,7 @@ use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 const USAGE: &str =
-    "usage: load --url http://HOST:PORT [--mode put|get|watch] [--connections 1,16,64,256] [--seconds 5]
+    "usage: load --url http://HOST:PORT [--mode put|get|linearizable-get|watch] [--connections 1,16,64,256] [--seconds 5]
             [--requests N] [--value-bytes 64] [--keys 10000] [--pid SERVER,SERVER...]";
 
 struct Args {
@@ -38,8 +39,13 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
                 mode = match value.as_str() {
                     "put" => Mode::Put,
                     "get" => Mode::Get,
+                    "linearizable-get" => Mode::LinearizableGet,
                     "watch" => Mode::Watch,
-                    other => return Err(format!("--mode: put, get or watch, not {other}")),
+                    other => {
+                        return Err(format!(
+                            "--mode: put, get, linearizable-get or watch, not {other}"
+                        ));
+                    }
                 }
             }
             "--connections" => connections = list(&value)?,
@@ -109,7 +115,7 @@ fn main() {
             eprintln!("load: {e}");
             std::process::exit(1);
         };
-        if load.mode == Mode::Get {
+        if matches!(load.mode, Mode::Get | Mode::LinearizableGet) {
             fill(&load).unwrap_or_else(fail);
         }
         let before = used(&args.pids);

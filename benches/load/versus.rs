@@ -4,17 +4,27 @@
 //!
 //! `cargo bench --bench versus` measures against Debian's etcd (3.4, with its v2 interface); `--
 //! --pairs 7 --seconds 3` are the defaults, `--only tern` leaves the rival out. Prints the table
-//! that stands in the README. `--former PATH` compares with another build of tern in place of etcd:
-//! `-- --former PATH --pairs 15 --seconds 1` is the check that a change made nothing slower. The
-//! bound is the upper end of the ratio's 95 % interval. `--cluster` puts three machines against
-//! three: see `cluster`. `--soak MINUTES` disturbs five of tern: see `soak`. `--mappings` shows where
-//! the memory of an idle tern is: see `mappings`.
+//! that stands in the README. Other tables:
+//! - `--former PATH` compares with another build of tern in place of etcd: `-- --former PATH --pairs
+//!   15 --seconds 1` is the check that a change made nothing slower. The bound is the upper end of
+//!   the ratio's 95 % interval.
+//! - `--rivals all` (or `writes`, `reads`, `events`) adds Redis, nginx and the floors, and waits for
+//!   a quiet machine: see `rivals`, `quiet`.
+//! - `--cluster` puts three machines against three: see `cluster`.
+//! - `--reads` compares linearizable reads with plain ones: see `reads`.
+//! - `--soak MINUTES` disturbs five of tern: see `soak`.
+//! - `--mappings` shows where the memory of an idle tern is: see `mappings`.
 mod cluster;
 #[allow(dead_code)]
 mod driver;
+mod floors;
 mod mappings;
 mod proc;
+mod quiet;
+mod reads;
+mod rivals;
 mod soak;
+mod table;
 
 use driver::{Load, Mode, fill, run};
 use std::io::Write;
@@ -23,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use table::{alternate, median};
 
 /// A server under measurement; ended when dropped.
 struct Server {
@@ -52,6 +63,15 @@ enum Kind {
 static FORMER: OnceLock<PathBuf> = OnceLock::new();
 
 impl Kind {
+    /// Its column in a table.
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Tern => "tern",
+            Kind::Former => "former",
+            Kind::Etcd => "etcd",
+        }
+    }
+
     fn is_tern(self) -> bool {
         self != Kind::Etcd
     }
@@ -63,6 +83,10 @@ impl Kind {
             Kind::Tern | Kind::Etcd => env!("CARGO_BIN_EXE_tern").into(),
         }
     }
+}
+
+fn names(kinds: &[Kind]) -> Vec<&'static str> {
+    kinds.iter().map(|kind| kind.name()).collect()
 }
 
 fn free_port() -> u16 {
@@ -204,16 +228,6 @@ fn probe_disk() -> f64 {
     median(took.collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let n = values.len();
-    if n == 0 {
-        f64::NAN
-    } else {
-        (values[(n - 1) / 2] + values[n / 2]) / 2.0
-    }
-}
-
 /// Writes 100,000 keys of 64 bytes; the resident memory right after, in MB.
 fn filled(server: &Server) -> f64 {
     let load = Load {
@@ -276,6 +290,18 @@ fn rows(connections: &[usize]) -> Vec<String> {
     rows
 }
 
+/// Serves as one of the floors: name, port, directory.
+fn serve_floor(args: &[String]) {
+    let [name, port, directory] = args else {
+        panic!("--floor NAME PORT DIRECTORY");
+    };
+    let floor = floors::Floor::named(name).expect("a floor of that name");
+    let port = port.parse().expect("a port");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let result = floor.serve(address, Path::new(directory));
+    result.expect("the floor serves until it is killed");
+}
+
 /// Bytes that reached the device under the build directory so far, from `/proc/diskstats`.
 fn device_bytes() -> u64 {
     use std::os::unix::fs::MetadataExt;
@@ -336,6 +362,9 @@ fn main() {
             .position(|a| a == flag)
             .map(|i| args[i + 1].clone())
     };
+    if let Some(at) = args.iter().position(|a| a == "--floor") {
+        return serve_floor(&args[at + 1..]);
+    }
     let number =
         |flag: &str, default: f64| value(flag).map_or(default, |v| v.parse().expect("a number"));
     let pairs = number("--pairs", 7.0) as usize;
@@ -363,6 +392,17 @@ fn main() {
     if args.iter().any(|a| a == "--mappings") {
         return mappings::report(&kinds);
     }
+    if let Some(which) = value("--rivals") {
+        let rounds = rivals::Rounds {
+            count: pairs,
+            duration,
+            may_be_busy: args.iter().any(|a| a == "--busy"),
+        };
+        return rivals::report(&which, &rounds);
+    }
+    if args.iter().any(|a| a == "--reads") {
+        return reads::report(pairs, &connections, duration);
+    }
     if args.iter().any(|a| a == "--cluster") {
         return cluster::report(
             &kinds,
@@ -372,81 +412,10 @@ fn main() {
             number("--rounds", 20.0) as usize,
         );
     }
-    alternate(&kinds, pairs, &rows(&connections), |kind| {
-        measure(kind, &connections, duration)
+    alternate(&names(&kinds), pairs, &rows(&connections), |i| {
+        measure(kinds[i], &connections, duration)
     });
     if FORMER.get().is_none() {
         flash(Duration::from_secs_f64(number("--idle", 30.0)));
     }
-}
-
-/// Measures these alternately, each pair the other way round, and prints the medians of the rows.
-fn alternate(kinds: &[Kind], pairs: usize, rows: &[String], measure: impl Fn(Kind) -> Vec<f64>) {
-    let mut results = [vec![], vec![]];
-    for pair in 0..pairs {
-        eprintln!(
-            "pair {} of {pairs}: 4 KiB and fdatasync take {:.0} us",
-            pair + 1,
-            probe_disk()
-        );
-        let mut order: Vec<usize> = (0..kinds.len()).collect();
-        if pair % 2 == 1 {
-            order.reverse();
-        }
-        for i in order {
-            results[i].push(measure(kinds[i]));
-            eprintln!(
-                "  {:?}: {:.1?}",
-                kinds[i],
-                results[i].last().expect("just measured")
-            );
-        }
-    }
-    let rival = if FORMER.get().is_some() {
-        "former"
-    } else {
-        "etcd"
-    };
-    println!(
-        "| median of {pairs} alternating pairs | tern | {rival} | tern / {rival} | 95 % interval |\n\
-         |---|---|---|---|---|"
-    );
-    for (row, name) in rows.iter().enumerate() {
-        let column = |runs: &[Vec<f64>]| median(runs.iter().map(|r| r[row]).collect());
-        let ratios: Vec<f64> = results[0]
-            .iter()
-            .zip(&results[1])
-            .map(|(a, b)| a[row] / b[row])
-            .collect();
-        let (low, high) = median_interval(&ratios);
-        println!(
-            "| {name} | {:.1} | {:.1} | {:.2} | {low:.2} to {high:.2} |",
-            column(&results[0]),
-            column(&results[1]),
-            median(ratios)
-        );
-    }
-}
-
-/// The 95 % interval of a median: the narrowest pair of order statistics, symmetric about the
-/// middle, that holds it with that probability (binomial, p = 1/2). With fewer than six values no
-/// pair does: the interval is then the whole range.
-fn median_interval(values: &[f64]) -> (f64, f64) {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len();
-    if n == 0 {
-        return (f64::NAN, f64::NAN);
-    }
-    let mut tail = 0.0;
-    let mut chance = 0.5f64.powi(n as i32);
-    let mut dropped = 0;
-    // `tail`: the chance that the median lies below value `dropped`.
-    while 2.0 * (tail + chance) <= 0.05 {
-        tail += chance;
-        chance *= (n - dropped) as f64 / (dropped + 1) as f64;
-        dropped += 1;
-    }
-    let cut = dropped.saturating_sub(1).min((n - 1) / 2);
-    (sorted[cut], sorted[n - 1 - cut])
 }
