@@ -33,10 +33,11 @@ use crate::codec::http::{Date, Method, Reject, Request, Response};
 use crate::core::error::Code;
 use crate::core::public_id::PublicId;
 use crate::core::seam::{Indexes, Op, Query};
+use crate::core::store::EtcdIndex;
 use crate::core::timer::Now;
 use cors::Cors;
 use exchange::{Exchange, Handled};
-use render::{AnswerKind, NodeTree, redirect};
+use render::{AnswerKind, MigrationDocument, redirect};
 
 /// The port on which a request arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -518,8 +519,23 @@ fn migration(exchange: &Exchange) -> Handled {
             return Err(Response::new(400, TEXT, text));
         }
     };
-    let tree = NodeTree::migration();
-    exchange.to_machine(Op::Migrate, AnswerKind::Migration { tree, to_file })
+    let number = |name: &str| match query.get(name) {
+        None => Ok(None),
+        Some(text) => match text.parse::<u64>() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => {
+                let text = format!("invalid parameter: {name}={text}\n");
+                Err(Response::new(400, TEXT, text))
+            }
+        },
+    };
+    let offset = number("offset")?.unwrap_or(0);
+    let op = Op::Migrate {
+        moment: number("index")?.map(EtcdIndex),
+        keeps_moment: query.get("keep") == Some("true"),
+    };
+    let document = Box::new(MigrationDocument::new(offset));
+    exchange.to_machine(op, AnswerKind::Migration { document, to_file })
 }
 
 /// The clean form of a path, without empty, `.` and `..` segments (RFC 3986 section 5.2.4) but with

@@ -15,6 +15,7 @@ mod files;
 mod forced;
 mod membership;
 mod recovery;
+mod restored;
 mod snapfile;
 mod snapshots;
 mod standby;
@@ -22,6 +23,7 @@ mod standby;
 pub use export::Export;
 use files::DataDir;
 use membership::OwnMembership;
+pub use restored::restore_nodes;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
 use crate::core::raft::room::{BODY_BYTES_MAX, CLIENT_RESERVE_BYTES, RECORD_EXTRA_BYTES};

@@ -205,7 +205,7 @@ fn outcome(op: &Op, step: &Step) -> Option<Outcome> {
         | Op::MemberAdd { .. }
         | Op::MemberMove { .. }
         | Op::MemberRemove { .. }
-        | Op::Migrate
+        | Op::Migrate { .. }
         | Op::ContinueListing
         | Op::ClientClosed => return None,
     })

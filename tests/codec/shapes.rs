@@ -332,7 +332,11 @@ fn the_migration_document() {
         capacity: 1_000,
         stats: store_stats(&json["Stats"]),
     };
+    // Beside what 0.4 has: the checksum.
     let plain = whole.replace("\\u0026", "&");
+    let open = plain.strip_suffix('}').expect("an object");
+    let checksum = crc32fast::hash(open.as_bytes());
+    let plain = format!("{open},\"Checksum\":\"crc32:{checksum:08x}\"}}");
     for (query, to_file) in [("", false), ("?disk=false", false), ("?disk=true", true)] {
         let input = format!("GET /v2/migration/snapshot{query} HTTP/1.1\r\nHost: x\r\n\r\n");
         let mut asked = Asked::new(&input, false);
@@ -354,6 +358,18 @@ fn the_migration_document() {
         assert_eq!(asked.body(), "");
         asked.with(|shape, context, out| shape.saved(Err("no room"), context, out));
         assert!(asked.out.starts_with(b"HTTP/1.1 500 "));
+    }
+    // A download goes on at an offset.
+    let length = plain.len();
+    for offset in [1, 100, length - 40, length - 1, length, length + 5] {
+        let target = format!("/v2/migration/snapshot?index=3&offset={offset}&keep=true");
+        let mut asked = Asked::new(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"), false);
+        assert_eq!(asked.answer(page(items.clone())), Next::ContinueListing);
+        assert_eq!(
+            asked.answer(Outcome::Migrated(Box::new(rest.clone()))),
+            DONE
+        );
+        assert_eq!(unchunked(&asked.body()), plain.get(offset..).unwrap_or(""));
     }
 }
 

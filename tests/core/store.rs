@@ -227,7 +227,7 @@ impl Pair {
         let path = if all { KeyPath::new("/") } else { path };
         let recursive = recursive || all;
         let listing = match all {
-            true => Ok(self.store.get_all()),
+            true => Ok(self.store.get_all(false)),
             false => self.store.get(&path, recursive),
         };
         let expected = self.model.list(&path, recursive, all);

@@ -1,6 +1,8 @@
 //! Listings and the migration document come in pages, all of one moment.
 use super::rig::*;
+use tern::core::error::Code;
 use tern::core::machine::*;
+use tern::core::store::{EtcdIndex, Event, ListItem, View};
 
 #[test]
 fn a_listing_comes_in_pages_of_one_moment() {
@@ -79,11 +81,20 @@ fn a_listing_whose_client_stalls_holds_no_other() {
     ));
 }
 
+const MIGRATE: Op = Op::Migrate {
+    moment: None,
+    keeps_moment: false,
+};
+const KEEPING: Op = Op::Migrate {
+    moment: None,
+    keeps_moment: true,
+};
+
 #[test]
 fn the_migration_document_is_of_one_moment() {
     let mut rig = Rig::serving(settings(1));
     rig.put("/foo", "bar");
-    let ticket = rig.ask(Op::Migrate);
+    let ticket = rig.ask(MIGRATE);
     rig.settle();
     let Outcome::Page { items, last: true } = rig.answer(ticket) else {
         panic!("one page");
@@ -106,4 +117,94 @@ fn the_migration_document_is_of_one_moment() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// The pages of a migration document from its first answer on, and its end.
+fn whole_document(rig: &mut Rig, ticket: Ticket) -> (Vec<ListItem>, Box<Migrated>) {
+    let mut all = Vec::new();
+    loop {
+        rig.settle();
+        match rig.answer(ticket) {
+            Outcome::Page { items, .. } => all.extend(items),
+            Outcome::Migrated(rest) => return (all, rest),
+            other => panic!("{other:?}"),
+        }
+        rig.again(ticket, Op::ContinueListing);
+    }
+}
+
+/// What a kept moment shows again: keys, values and events.
+fn shown(document: &(Vec<ListItem>, Box<Migrated>)) -> (Vec<View>, EtcdIndex, Vec<Event>) {
+    let (items, rest) = document;
+    let views = items.iter().map(|item| item.view.clone());
+    (views.collect(), rest.etcd, rest.events.clone())
+}
+
+#[test]
+fn a_moment_that_is_kept_is_exported_again_as_it_was() {
+    let mut rig = Rig::serving(settings(1));
+    for n in 0..1_200 {
+        rig.put(&format!("/a{n:04}"), "before");
+    }
+    let ticket = rig.ask(KEEPING);
+    let first = whole_document(&mut rig, ticket);
+    let moment = first.1.etcd;
+    // Changed, removed, made; read and unread by a second export that breaks off.
+    rig.put("/a0000", "after");
+    rig.put("/a1199", "after");
+    rig.put("/b", "new");
+    let again = Op::Migrate {
+        moment: Some(moment),
+        keeps_moment: true,
+    };
+    let broken = rig.ask(again.clone());
+    rig.settle();
+    assert!(matches!(
+        rig.answer(broken),
+        Outcome::Page { last: false, .. }
+    ));
+    rig.again(broken, Op::ClientClosed);
+    rig.settle();
+    rig.put("/a0001", "after");
+    let third = rig.ask(again.clone());
+    rig.settle();
+    assert!(matches!(
+        rig.answer(third),
+        Outcome::Page { last: false, .. }
+    ));
+    // The connection of the third is broken, and the server does not know: the fourth takes over.
+    let fourth = rig.ask(again);
+    rig.settle();
+    assert!(matches!(rig.answer(third), Outcome::Failed(_)));
+    let last = whole_document(&mut rig, fourth);
+    assert_eq!(shown(&first), shown(&last));
+}
+
+#[test]
+fn a_moment_that_is_not_kept_is_refused() {
+    let mut rig = Rig::serving(settings(1));
+    rig.put("/a", "1");
+    let ask = |rig: &mut Rig, moment: u64| {
+        let ticket = rig.ask(Op::Migrate {
+            moment: Some(EtcdIndex(moment)),
+            keeps_moment: true,
+        });
+        rig.settle();
+        ticket
+    };
+    // The present needs not be kept.
+    let present = ask(&mut rig, 3);
+    whole_document(&mut rig, present);
+    rig.put("/a", "2");
+    // Kept for a while, and no longer.
+    let kept = ask(&mut rig, 3);
+    whole_document(&mut rig, kept);
+    rig.pass(61_000_000);
+    let late = ask(&mut rig, 3);
+    let Outcome::Failed(error) = rig.answer(late) else {
+        panic!("it is not kept any more");
+    };
+    assert_eq!(error.code, Code::EventIndexCleared);
+    let unknown = ask(&mut rig, 2);
+    assert!(matches!(rig.answer(unknown), Outcome::Failed(_)));
 }

@@ -208,7 +208,7 @@ impl Bench {
             },
             "list" => {
                 let listing = if words.has("all") {
-                    self.store.get_all()
+                    self.store.get_all(false)
                 } else {
                     let path = KeyPath::new(words.at(2));
                     self.store.get(&path, recursive).expect("a node is there")
@@ -288,7 +288,7 @@ impl Bench {
             }
             "rebuild" => {
                 let mut store = rebuild(&self.snapshot, self.limits);
-                let mut listing = store.get_all();
+                let mut listing = store.get_all(false);
                 let shown = show_page(&mut store, &mut listing, 1000);
                 let (events, index, _) = store.history(&listing).expect("frozen");
                 format!("{shown}index {}, {} events", index.0, events.len())

@@ -11,6 +11,7 @@ mod cluster;
 pub(super) mod json;
 mod locks;
 mod members;
+mod migration;
 mod pages;
 mod plain;
 pub(super) mod redirect;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use json::SharedValue;
 pub(super) use locks::{LockField, error as lock_error};
+pub use migration::MigrationDocument;
 pub(super) use tree::NodeTree;
 pub(super) use v1::V1Listing;
 pub use watch::{Delivered, Rendition};
@@ -61,7 +63,7 @@ pub(super) enum AnswerKind {
     Plain,
     /// The whole key space and the history.
     Migration {
-        tree: NodeTree,
+        document: Box<MigrationDocument>,
         /// The document is written to a file of this machine, not to the client.
         to_file: bool,
     },

@@ -16,6 +16,21 @@ impl Machine {
     /// The first state of a new cluster whose only member is this machine. `seed` must come from
     /// the system's random source: the cluster's identity is drawn from it.
     pub fn bootstrap(settings: &Settings, incarnation: u64, seed: u64) -> Founding {
+        let store = Store::new(HistoryLimits {
+            events: settings.history_events,
+            bytes: settings.memory.history_bytes,
+        });
+        Machine::bootstrap_with(settings, store, incarnation, seed)
+    }
+
+    /// [`Machine::bootstrap`] with a key space that comes from elsewhere, in which no view of a
+    /// machine is left.
+    pub fn bootstrap_with(
+        settings: &Settings,
+        mut store: Store,
+        incarnation: u64,
+        seed: u64,
+    ) -> Founding {
         let founder = Member {
             id: PeerId(1),
             name: settings.name.clone(),
@@ -25,10 +40,6 @@ impl Machine {
             voter: true,
             added_as: None,
         };
-        let mut store = Store::new(HistoryLimits {
-            events: settings.history_events,
-            bytes: settings.memory.history_bytes,
-        });
         let path = registry::machine_path(&settings.name);
         let value = registry::machine_value(&founder);
         store.set_view(Action::Create, &path, Some(&value));

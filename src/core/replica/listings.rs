@@ -3,11 +3,12 @@
 //! A listing with more than one page freezes the moment of its first page, so that all pages show
 //! one moment. Start with `Replica::list`.
 use super::Replica;
+use super::pending::Ending;
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use crate::core::raft::Index;
 use crate::core::seam::{Migrated, Outcome, Ticket};
-use crate::core::store::{Listing, Page};
+use crate::core::store::{EtcdIndex, Listing, Page};
 use crate::core::timer::Now;
 
 /// Most nodes in one page. Bounds the time that one listing takes in a turn.
@@ -30,6 +31,10 @@ pub struct OpenListing {
     is_migration: bool,
     /// The last page was sent. Only a migration stays open after that.
     is_done: bool,
+    /// The listing is for a migration that another one may take over (`Op::Migrate`).
+    keeps_moment: bool,
+    /// Its client has the whole answer, or is gone. It waits only to be taken over.
+    has_client: bool,
 }
 
 impl OpenListing {
@@ -40,7 +45,28 @@ impl OpenListing {
             raft_index: None,
             is_migration,
             is_done: false,
+            keeps_moment: false,
+            has_client: true,
         }
+    }
+
+    /// The listing without its client, if it is worth keeping for another one.
+    pub fn orphaned(mut self) -> Result<OpenListing, Listing> {
+        if !self.keeps_moment || !self.has_client || self.raft_index.is_none() {
+            return Err(self.cursor);
+        }
+        self.has_client = false;
+        Ok(self)
+    }
+
+    /// Whether a client waits for its next page.
+    pub fn has_client(&self) -> bool {
+        self.has_client
+    }
+
+    /// The position in the store's listing.
+    pub fn cursor(&self) -> &Listing {
+        &self.cursor
     }
 
     /// When the listing is given up, in microseconds of the monotonic clock.
@@ -75,10 +101,60 @@ impl Replica {
         }
     }
 
-    /// Starts to list the whole key space, for the migration document.
-    pub(super) fn list_for_migration(&mut self, now: Now, ticket: Ticket) {
-        let cursor = self.store.get_all();
-        self.send_page(now, ticket, OpenListing::new(now, cursor, true));
+    /// Starts to list the whole key space, for the migration document: as of `moment`, if that is
+    /// the present or kept.
+    pub(super) fn list_for_migration(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        moment: Option<EtcdIndex>,
+        keeps_moment: bool,
+    ) {
+        let kept = moment.and_then(|moment| self.take_kept_moment(moment));
+        let listing = match kept {
+            Some(kept) => OpenListing {
+                keeps_moment,
+                raft_index: kept.raft_index,
+                ..OpenListing::new(now, kept.cursor.begin_again(), true)
+            },
+            None if moment.is_none_or(|moment| moment == self.store.index()) => OpenListing {
+                keeps_moment,
+                ..OpenListing::new(now, self.store.get_all(keeps_moment), true)
+            },
+            None => {
+                let cause = "the key space has changed, and this moment of it is not kept";
+                let error = Error::new(Code::EventIndexCleared, cause);
+                return self.answer(ticket, Outcome::Failed(error));
+            }
+        };
+        self.send_page(now, ticket, listing);
+    }
+
+    /// Takes the listing that keeps this moment. A client that still reads it gets no more: its
+    /// connection is broken without the server knowing.
+    fn take_kept_moment(&mut self, moment: EtcdIndex) -> Option<OpenListing> {
+        let store = &self.store;
+        let is_wanted = |l: &OpenListing| store.kept_moment(l.cursor()) == Some(moment);
+        let ticket = self.pending.find_listing(is_wanted)?;
+        let listing = self.pending.take_listing(ticket)?;
+        if listing.has_client() {
+            self.answer(ticket, listing_given_up());
+        }
+        Some(listing)
+    }
+
+    /// A listing has lost its client: keeps its moment for the next one, or ends it.
+    pub(super) fn orphan_listing(&mut self, ticket: Ticket, listing: OpenListing) {
+        match listing.orphaned() {
+            Ok(orphan) => {
+                // One at a time: each keeps what changes.
+                if let Some(former) = self.pending.find_listing(|l| !l.has_client()) {
+                    self.leave(former, Ending::GivenUp);
+                }
+                self.pending.add_listing(ticket, orphan);
+            }
+            Err(cursor) => self.store.end_listing(cursor),
+        }
     }
 
     /// Lists the next page if the ticket belongs to a listing. Returns whether it does.
@@ -118,7 +194,7 @@ impl Replica {
     fn finish_migration(&mut self, ticket: Ticket, listing: OpenListing) {
         let raft_index = listing.raft_index.expect("the last page follows a first");
         let history = self.store.history(&listing.cursor);
-        self.store.end_listing(listing.cursor);
+        self.orphan_listing(ticket, listing);
         let Some((events, etcd, stats)) = history else {
             return self.answer(ticket, listing_given_up());
         };

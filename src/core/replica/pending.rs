@@ -463,6 +463,16 @@ impl Pending {
         Some(*listing)
     }
 
+    /// The ticket of a listing.
+    pub fn find_listing(&self, is_wanted: impl Fn(&OpenListing) -> bool) -> Option<Ticket> {
+        let mut entries = self.entries.iter();
+        let found = entries.find(|(_, entry)| match &entry.waiting {
+            Waiting::Listing(listing) => is_wanted(listing),
+            _ => false,
+        });
+        found.map(|(ticket, _)| *ticket)
+    }
+
     /// A ticket waits for events, at the longest until `due_us`.
     pub fn add_watch(&mut self, ticket: Ticket, due_us: Option<u64>, is_stream: bool) {
         self.add(ticket, due_us, Waiting::Watch { is_stream });
@@ -652,12 +662,15 @@ impl Replica {
         let Some(waiting) = self.pending.take(ticket) else {
             return false;
         };
+        let has_client = !matches!(&waiting, Waiting::Listing(listing) if !listing.has_client());
+        let is_closed = matches!(ending, Ending::ClientClosed);
         let outcome = match ending {
             Ending::Answered(outcome) => Some(outcome),
-            Ending::GivenUp => Some(self.outcome_of_given_up(&waiting)),
-            Ending::ClientClosed => None,
+            Ending::GivenUp if has_client => Some(self.outcome_of_given_up(&waiting)),
+            Ending::GivenUp | Ending::ClientClosed => None,
         };
         match waiting {
+            Waiting::Listing(listing) if is_closed => self.orphan_listing(ticket, *listing),
             Waiting::Listing(listing) => self.store.end_listing(listing.into_cursor()),
             Waiting::Watch { .. } => self.store.unwatch(WatcherId(ticket.0)),
             _ => {}
@@ -716,6 +729,11 @@ mod tests {
     use super::*;
     use crate::core::command::KeyPath;
 
+    const MIGRATE: Op = Op::Migrate {
+        moment: None,
+        keeps_moment: false,
+    };
+
     fn at(mono_us: u64) -> Now {
         let wall_ns = 0;
         Now { mono_us, wall_ns }
@@ -767,8 +785,8 @@ mod tests {
         let change = MemberChange::RemoveById(PublicId::of_cluster(1));
         pending.add_member_change(Ticket(2), 50, change);
         let id = pending.next_read_id();
-        pending.add_read(Ticket(3), 70, id, Op::Migrate);
-        pending.add_confirmed_read(Ticket(4), 60, Op::Migrate, Index(8));
+        pending.add_read(Ticket(3), 70, id, MIGRATE);
+        pending.add_confirmed_read(Ticket(4), 60, MIGRATE, Index(8));
         pending.add_watch(Ticket(5), None, true);
         pending.add_forwarded(Ticket(6), forwarded(1, Some(2)));
         pending.add_speed_test(Ticket(7));

@@ -19,7 +19,7 @@ impl Replica {
     /// connection.
     pub fn on_request(&mut self, now: Now, ticket: Ticket, op: Op) {
         match op {
-            Op::Get { .. } | Op::Watch { .. } | Op::Migrate => self.on_read(now, ticket, op),
+            Op::Get { .. } | Op::Watch { .. } | Op::Migrate { .. } => self.on_read(now, ticket, op),
             Op::Write(command) => self.write(now, ticket, command),
             Op::Lock(request) => self.start_lock(now, ticket, *request),
             Op::SpeedTest => self.start_speed_test(now, ticket),
@@ -101,7 +101,10 @@ impl Replica {
                 let due_us = timeout_us.map(|timeout_us| now.mono_us + timeout_us);
                 self.watch(ticket, &path, recursive, stream, since, due_us);
             }
-            Op::Migrate => self.list_for_migration(now, ticket),
+            Op::Migrate {
+                moment,
+                keeps_moment,
+            } => self.list_for_migration(now, ticket, moment, keeps_moment),
             _ => unreachable!("`on_request` hands in reads only"),
         }
     }

@@ -55,7 +55,13 @@ pub enum Op {
     SpeedTest,
     /// Export the key space from the root, hidden nodes included, and the history. Answer:
     /// [`Outcome::Page`]s, and after a further `ContinueListing` [`Outcome::Migrated`].
-    Migrate,
+    Migrate {
+        /// The etcd index of the moment that is exported. `None`: the present one. A past moment is
+        /// known for a while if an export of it kept it.
+        moment: Option<EtcdIndex>,
+        /// Keep the moment for a while after the answer, or after the client has gone.
+        keeps_moment: bool,
+    },
     /// Change the cluster config; absent fields stay. The fraction of the size is dropped, times
     /// are rounded to milliseconds, and values below their minimum are raised to it. Answer:
     /// [`Outcome::Config`] with the config that is in force then.

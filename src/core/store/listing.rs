@@ -27,6 +27,8 @@ pub struct Listing {
     recursive: bool,
     /// Begun with `get_all`: hidden nodes too, and frozen until `end`.
     is_whole: bool,
+    /// The freeze covers what was read, too, so that the listing can begin again.
+    keeps_moment: bool,
     state: ListingState,
 }
 
@@ -37,6 +39,8 @@ enum ListingState {
     Found { id: NodeId, index: u64 },
     /// It has the freeze of this token, and has read the nodes before the position of the walk.
     Frozen(FreezeToken, TreeWalk),
+    /// It has the freeze of this token, and has read nothing since it was begun again.
+    BegunAgain(FreezeToken),
 }
 
 /// The outcome of `Store::page`.
@@ -66,6 +70,7 @@ impl Store {
             path: path.clone(),
             recursive,
             is_whole: false,
+            keeps_moment: false,
             state: ListingState::Found {
                 id: found?,
                 index: self.index,
@@ -74,12 +79,14 @@ impl Store {
     }
 
     /// Begins to read all nodes, hidden ones too. The key space stays frozen until `end`, so that
-    /// `history` is of the same moment. Not counted.
-    pub fn get_all(&mut self) -> Listing {
+    /// `history` is of the same moment. With `keeps_moment` the listing can begin again
+    /// (`begin_again`), at the cost of keeping all that changes meanwhile. Not counted.
+    pub fn get_all(&mut self, keeps_moment: bool) -> Listing {
         Listing {
             path: KeyPath::new("/"),
             recursive: true,
             is_whole: true,
+            keeps_moment,
             state: ListingState::Found {
                 id: ROOT,
                 index: self.index,
@@ -128,12 +135,48 @@ impl Store {
                     return Page::GivenUp;
                 };
                 let is_done = fill(walk, &self.tree, &self.time, Some(moment), items_max, items);
-                if let Some(last) = items.last() {
+                if let Some(last) = items.last().filter(|_| !listing.keeps_moment) {
                     self.freezer.advance(token, &last.view.key);
                 }
                 self.end_page(listing, token, is_done)
             }
+            ListingState::BegunAgain(token) => {
+                let token = *token;
+                self.first_page_again(listing, token, items_max, items)
+            }
         }
+    }
+
+    /// Reads the first page of a listing that has begun again, as of its moment.
+    fn first_page_again(
+        &mut self,
+        listing: &mut Listing,
+        token: FreezeToken,
+        items_max: usize,
+        items: &mut Vec<ListItem>,
+    ) -> Page {
+        let Some(moment) = self.freezer.get(token) else {
+            return Page::GivenUp;
+        };
+        let view = self.tree.node(ROOT).view(listing.path.shared());
+        items.push(ListItem {
+            depth: 0,
+            view: view.shown(&self.time),
+        });
+        let mut walk = TreeWalk::below(ROOT, "/", &self.tree, true, true);
+        let rest_max = items_max.saturating_sub(1);
+        let time = &self.time;
+        let is_done = fill(&mut walk, &self.tree, time, Some(moment), rest_max, items);
+        listing.state = ListingState::Frozen(token, walk);
+        self.end_page(listing, token, is_done)
+    }
+
+    /// The etcd index of the moment that a listing keeps; `None` if it keeps none, or its freeze was
+    /// given up.
+    pub fn kept_moment(&self, listing: &Listing) -> Option<EtcdIndex> {
+        let token = listing.token().filter(|_| listing.keeps_moment)?;
+        let moment = self.freezer.get(token)?;
+        Some(EtcdIndex(moment.at()))
     }
 
     /// Reads the first page of a listing whose node has to be found again.
@@ -172,7 +215,11 @@ impl Store {
         }
         let next_event = listing.is_whole.then_some(self.history.start());
         let last = items.last().expect("the node itself at least");
-        let cursor = &last.view.key;
+        let cursor = if listing.keeps_moment {
+            ""
+        } else {
+            &last.view.key
+        };
         let token = self.freezer.begin(self.index, path, cursor, next_event);
         listing.state = ListingState::Frozen(token, walk);
         self.end_page(listing, token, is_done)
@@ -192,9 +239,7 @@ impl Store {
     /// of the history, oldest first, and the etcd index; and the present counters. `None` if the
     /// freeze was given up.
     pub fn history(&self, listing: &Listing) -> Option<(Vec<Event>, EtcdIndex, Stats)> {
-        let ListingState::Frozen(token, _) = listing.state else {
-            return None;
-        };
+        let token = listing.token()?;
         let moment = self.freezer.get(token)?;
         let events = events_of(moment, &self.history, 0).cloned().collect();
         Some((events, EtcdIndex(moment.at()), self.stats()))
@@ -202,9 +247,30 @@ impl Store {
 
     /// Takes a listing back, done or not.
     pub fn end_listing(&mut self, listing: Listing) {
-        if let ListingState::Frozen(token, _) = listing.state {
+        if let Some(token) = listing.token() {
             self.freezer.end(token);
         }
+    }
+}
+
+impl Listing {
+    /// The token of its freeze; `None` before the first page.
+    fn token(&self) -> Option<FreezeToken> {
+        match self.state {
+            ListingState::Found { .. } => None,
+            ListingState::Frozen(token, _) | ListingState::BegunAgain(token) => Some(token),
+        }
+    }
+
+    /// The listing from its first page on, at its moment.
+    ///
+    /// # Panics
+    ///
+    /// If it keeps no moment.
+    pub fn begin_again(mut self) -> Listing {
+        let token = self.token().filter(|_| self.keeps_moment);
+        self.state = ListingState::BegunAgain(token.expect("it keeps its moment"));
+        self
     }
 }
 

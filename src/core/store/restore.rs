@@ -6,10 +6,12 @@ use super::Store;
 use super::history::HistoryLimits;
 use super::node::{Node, NodeId, ROOT};
 use super::snapshot::{
-    END, EVENT, HEAD, LENGTH_BYTES, NODE, VERSION, take_cluster_time, take_event,
+    END, EVENT, HEAD, LENGTH_BYTES, NODE, PlainNode, VERSION, encode_head, put_end, put_plain_node,
+    take_cluster_time, take_event,
 };
 use super::stats::{REPLICATED, Stats};
 use super::ttl::due_of;
+use crate::core::cluster_time::ClusterTime;
 use crate::core::varint::{Malformed, Unpack};
 use std::sync::Arc;
 
@@ -69,6 +71,34 @@ impl Restore {
             open: vec![(ROOT, 0)],
             path: String::new(),
         }
+    }
+
+    /// A key space of these nodes, in path order and without the root, at the etcd index `index`. It
+    /// has no history, and its note is `note`.
+    ///
+    /// # Errors
+    ///
+    /// The nodes are not in path order, or an index of theirs is larger than `index`.
+    pub fn of_nodes<'a>(
+        limits: HistoryLimits,
+        index: u64,
+        note: &str,
+        nodes: impl Iterator<Item = PlainNode<'a>>,
+    ) -> Result<Store, BadSnapshot> {
+        let mut restore = Restore::new(limits);
+        let time = ClusterTime::default();
+        let mut records = encode_head(index, index + 1, &time, &[0; REPLICATED], note);
+        let mut count = 0;
+        for node in nodes {
+            put_plain_node(&node, &mut records);
+            restore.take_records(&records)?;
+            restore.offset += records.len() as u64;
+            records.clear();
+            count += 1;
+        }
+        put_end(0, count, &mut records);
+        restore.take_records(&records)?;
+        restore.finish()
     }
 
     /// Reads the next bytes, which may begin and end anywhere in a chunk.

@@ -278,20 +278,54 @@ fn set_chunk_length(start: usize, out: &mut [u8]) {
     length.copy_from_slice(&bytes.to_le_bytes());
 }
 
-fn put_end(events: u64, nodes: u64, out: &mut Vec<u8>) {
+/// The end record.
+pub(super) fn put_end(events: u64, nodes: u64, out: &mut Vec<u8>) {
     out.push(END);
     put_number(events, out);
     put_number(nodes, out);
 }
 
 fn put_node(visited: &Visited, out: &mut Vec<u8>) {
+    let value = visited.value();
+    put_plain_node(
+        &PlainNode {
+            depth: visited.depth(),
+            name: visited.name(),
+            value: value.as_deref(),
+            expires_ns: visited.expires_ns(),
+            modified: visited.modified(),
+            created: visited.created(),
+        },
+        out,
+    );
+}
+
+/// A node apart from any tree.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainNode<'a> {
+    /// How many directories it is below the root; at least 1.
+    pub depth: u32,
+    /// The last segment of its path.
+    pub name: &'a str,
+    /// A file's value; `None`: a directory.
+    pub value: Option<&'a str>,
+    /// When it expires, in nanoseconds of the cluster clock.
+    pub expires_ns: Option<u64>,
+    /// The etcd index of its last change.
+    pub modified: u64,
+    /// The etcd index of its creation.
+    pub created: u64,
+}
+
+/// The node record.
+pub(super) fn put_plain_node(node: &PlainNode, out: &mut Vec<u8>) {
     out.push(NODE);
-    put_number(u64::from(visited.depth()), out);
-    put_str(visited.name(), out);
-    put_optional(visited.value().as_deref(), out);
-    put_time(visited.expires_ns(), out);
-    put_number(visited.modified(), out);
-    put_number(visited.created(), out);
+    put_number(u64::from(node.depth), out);
+    put_str(node.name, out);
+    put_optional(node.value, out);
+    put_time(node.expires_ns, out);
+    put_number(node.modified, out);
+    put_number(node.created, out);
 }
 
 fn put_event(event: &Event, out: &mut Vec<u8>) {

@@ -154,7 +154,8 @@ fn newest_snapshot<F: FileSystem>(data_dir: &DataDir<F>) -> Index {
     all.first().copied().unwrap_or_default()
 }
 
-fn history_limits(config: &Config) -> HistoryLimits {
+/// How much of the history is kept.
+pub fn history_limits(config: &Config) -> HistoryLimits {
     HistoryLimits {
         events: config.watch_history,
         bytes: config.memory_bounds.history_bytes,
@@ -309,6 +310,17 @@ fn found_cluster<F: FileSystem>(
     log: &mut wal::Recovered,
 ) -> Result<Founding, String> {
     let founding = Machine::bootstrap(&config.settings(), log.identity, random_of(data_dir.fs())?);
+    begin_cluster(data_dir, wal, log, &founding)?;
+    Ok(founding)
+}
+
+/// Makes the beginning of a cluster durable.
+fn begin_cluster<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    wal: &mut Wal<F>,
+    log: &mut wal::Recovered,
+    founding: &Founding,
+) -> Result<(), String> {
     log.state = Some((founding.term.0, 0));
     wal.save_state(founding.term.0, 0)
         .map_err(|e| e.to_string())?;
@@ -316,15 +328,32 @@ fn found_cluster<F: FileSystem>(
         id: founding.id.0,
         incarnation: log.identity,
     };
-    let written = write_first_snapshot(data_dir, &founding)
+    let written = write_first_snapshot(data_dir, founding)
         .and_then(|()| membership::write(data_dir, &member));
     written.map_err(|e| {
         format!(
             "{}: cannot write the first snapshot: {e}",
             data_dir.display()
         )
-    })?;
-    Ok(founding)
+    })
+}
+
+/// Makes the data directory that of a new cluster with this key space, whose only member is this
+/// machine. `open` finds it later.
+///
+/// # Errors
+///
+/// The directory cannot be written; with a sentence for the user.
+pub fn found_with<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    config: &Config,
+    store: Store,
+) -> Result<(), String> {
+    prepare(data_dir, config)?;
+    let (mut wal, mut log) = open_log(data_dir, config, Index(0))?;
+    let seed = random_of(data_dir.fs())?;
+    let founding = Machine::bootstrap_with(&config.settings(), store, log.identity, seed);
+    begin_cluster(data_dir, &mut wal, &mut log, &founding)
 }
 
 fn write_first_snapshot<F: FileSystem>(

@@ -1,5 +1,4 @@
 //! Listings and the migration document, page by page.
-use super::tree::migration_rest;
 use super::{AnswerKind, Next, Shape, SharedValue, json};
 use crate::codec::api::Context;
 use crate::codec::http::Framing;
@@ -37,7 +36,10 @@ impl Shape {
         let framing = self.page_framing(at, context, out);
         let mut piece = Vec::new();
         self.items(items, last, at, context, &mut piece);
-        framing.chunk(&piece, out);
+        // An empty chunk would end the answer.
+        if !piece.is_empty() {
+            framing.chunk(&piece, out);
+        }
         if !is_whole {
             return Next::ContinueListing;
         }
@@ -90,6 +92,12 @@ impl Shape {
         }
         let head = match self.kind {
             AnswerKind::Node(_) => self.key_head(200, at, context, out),
+            AnswerKind::Migration { .. } => {
+                // The moment of the document, for a download that goes on later.
+                let mut head = self.head(200, TEXT, context, out);
+                head.number("X-Etcd-Index", at.etcd.0);
+                head
+            }
             _ => self.head(200, TEXT, context, out),
         };
         let framing = head.stream();
@@ -107,7 +115,8 @@ impl Shape {
     ) {
         let now_ns = context.shown_ns;
         match &mut self.kind {
-            AnswerKind::Node(tree) | AnswerKind::Migration { tree, .. } => {
+            AnswerKind::Migration { document, .. } => document.items(items, last, now_ns, out),
+            AnswerKind::Node(tree) => {
                 for item in items {
                     tree.item(item, now_ns, out);
                 }
@@ -128,14 +137,19 @@ impl Shape {
         context: &Context,
         out: &mut Vec<u8>,
     ) -> Next {
-        if self.to_file() {
-            migration_rest(rest, context.shown_ns, out);
+        let AnswerKind::Migration { document, to_file } = &mut self.kind else {
+            unreachable!("it answers a request for the document");
+        };
+        if *to_file {
+            document.rest(rest, context.shown_ns, out);
             return Next::Save { raft: rest.raft.0 };
         }
         let framing = self.framing.expect("the key space came before the rest");
         let mut piece = Vec::new();
-        migration_rest(rest, context.shown_ns, &mut piece);
-        framing.chunk(&piece, out);
+        document.rest(rest, context.shown_ns, &mut piece);
+        if !piece.is_empty() {
+            framing.chunk(&piece, out);
+        }
         framing.end(out);
         Next::done(framing)
     }
