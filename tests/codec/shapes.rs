@@ -359,12 +359,16 @@ fn the_migration_document() {
         asked.with(|shape, context, out| shape.saved(Err("no room"), context, out));
         assert!(asked.out.starts_with(b"HTTP/1.1 500 "));
     }
-    // A download goes on at an offset.
+    resumed(&plain, &items, &rest);
+}
+
+/// A download goes on at an offset.
+fn resumed(plain: &str, items: &[ListItem], rest: &Migrated) {
     let length = plain.len();
     for offset in [1, 100, length - 40, length - 1, length, length + 5] {
         let target = format!("/v2/migration/snapshot?index=3&offset={offset}&keep=true");
         let mut asked = Asked::new(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"), false);
-        assert_eq!(asked.answer(page(items.clone())), Next::ContinueListing);
+        assert_eq!(asked.answer(page(items.to_vec())), Next::ContinueListing);
         assert_eq!(
             asked.answer(Outcome::Migrated(Box::new(rest.clone()))),
             DONE

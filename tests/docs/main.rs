@@ -36,6 +36,7 @@ const DOCUMENTS: &[&str] = &[
     "dist/doc/differences.md",
     "dist/doc/operations.md",
     "dist/doc/reference.md",
+    "dist/doc/ternctl.md",
     "dist/doc/tls.md",
     "dist/doc/troubleshooting.md",
 ];
@@ -104,6 +105,13 @@ fn the_commands_of_the_reference_run_as_printed() {
 #[test]
 fn the_commands_of_operations_run_as_printed() {
     run("dist/doc/operations.md");
+}
+
+/// Only a build with the feature has ternctl.
+#[cfg(feature = "ctl")]
+#[test]
+fn the_commands_of_ternctl_run_as_printed() {
+    run("dist/doc/ternctl.md");
 }
 
 #[test]

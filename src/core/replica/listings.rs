@@ -3,7 +3,6 @@
 //! A listing with more than one page freezes the moment of its first page, so that all pages show
 //! one moment. Start with `Replica::list`.
 use super::Replica;
-use super::pending::Ending;
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
 use crate::core::raft::Index;
@@ -141,20 +140,6 @@ impl Replica {
             self.answer(ticket, listing_given_up());
         }
         Some(listing)
-    }
-
-    /// A listing has lost its client: keeps its moment for the next one, or ends it.
-    pub(super) fn orphan_listing(&mut self, ticket: Ticket, listing: OpenListing) {
-        match listing.orphaned() {
-            Ok(orphan) => {
-                // One at a time: each keeps what changes.
-                if let Some(former) = self.pending.find_listing(|l| !l.has_client()) {
-                    self.leave(former, Ending::GivenUp);
-                }
-                self.pending.add_listing(ticket, orphan);
-            }
-            Err(cursor) => self.store.end_listing(cursor),
-        }
     }
 
     /// Lists the next page if the ticket belongs to a listing. Returns whether it does.

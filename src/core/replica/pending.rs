@@ -681,6 +681,20 @@ impl Replica {
         true
     }
 
+    /// A listing has lost its client: keeps its moment for the next one, or ends it.
+    pub(super) fn orphan_listing(&mut self, ticket: Ticket, listing: OpenListing) {
+        match listing.orphaned() {
+            Ok(orphan) => {
+                // One at a time: each keeps what changes.
+                if let Some(former) = self.pending.find_listing(|l| !l.has_client()) {
+                    self.leave(former, Ending::GivenUp);
+                }
+                self.pending.add_listing(ticket, orphan);
+            }
+            Err(cursor) => self.store.end_listing(cursor),
+        }
+    }
+
     /// Ends a request with its result.
     pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome) {
         self.leave(ticket, Ending::Answered(outcome));

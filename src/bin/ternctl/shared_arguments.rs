@@ -1,0 +1,117 @@
+//! The arguments that all commands share: where the cluster is, and the form of the output.
+use crate::output::OutputForm;
+use clap::Args;
+use std::path::PathBuf;
+
+/// What all commands share.
+#[derive(Clone, Debug, Args)]
+pub struct SharedArguments {
+    /// Client URLs of the machines to try, in this order [default: http://127.0.0.1:4001]
+    ///
+    /// ETCDCTL_ENDPOINTS is read too, then `endpoints` in the configuration file.
+    #[arg(
+        long,
+        short = 'C',
+        value_name = "URL,…",
+        env = "TERNCTL_ENDPOINTS",
+        hide_env_values = true,
+        value_delimiter = ',',
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub endpoints: Vec<String>,
+
+    /// The authority that signs the servers' certificates, PEM [default: those of the web]
+    ///
+    /// ETCDCTL_CA_FILE is read too, then `ca_file` in the configuration file.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TERNCTL_CA_FILE",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub ca_file: Option<PathBuf>,
+
+    /// This client's certificate, PEM, for servers that ask for one; with --key-file
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TERNCTL_CERT_FILE",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub cert_file: Option<PathBuf>,
+
+    /// The key of --cert-file, PEM, not encrypted
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TERNCTL_KEY_FILE",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub key_file: Option<PathBuf>,
+
+    /// As --ca-file, for the peer ports [default: the same]
+    ///
+    /// `cluster config` and `member remove --for-good` need the peer ports.
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Connection")]
+    pub peer_ca_file: Option<PathBuf>,
+
+    /// As --cert-file, for the peer ports [default: the same]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "peer_key_file",
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub peer_cert_file: Option<PathBuf>,
+
+    /// The key of --peer-cert-file
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "peer_cert_file",
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub peer_key_file: Option<PathBuf>,
+
+    /// How long one request may take, waiting for a new leader included, in seconds
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 10,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub timeout: u64,
+
+    /// A TOML file with endpoints, ca_file, cert_file, key_file [default: /etc/tern/ternctl.conf]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TERNCTL_CONFIG",
+        hide_env_values = true,
+        global = true,
+        help_heading = "Connection"
+    )]
+    pub config: Option<PathBuf>,
+
+    /// The form of the output: simple for scripts, table for people, or json
+    #[arg(
+        long,
+        short,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "FORM",
+        default_value_t,
+        global = true
+    )]
+    pub output: OutputForm,
+}

@@ -1,0 +1,106 @@
+//! `watch` and `exec-watch`: nothing is missed, nothing comes twice, also over the death of a machine.
+use crate::run::{at, ended, run, started, ternctl, url};
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+use tern_support::client::until;
+use tern_support::fleet::{self, put};
+use tern_support::server::Server;
+
+/// The number of watchers that the machine has.
+fn watchers(server: &Server) -> Option<u64> {
+    let stats = server.client("GET", "/v2/stats/store", "").json();
+    stats["watchers"].as_u64()
+}
+
+fn lines_of(child: &mut Child) -> impl Iterator<Item = String> + use<> {
+    let stdout = child.stdout.take().expect("a pipe");
+    BufReader::new(stdout)
+        .lines()
+        .map(|line| line.expect("UTF-8"))
+}
+
+#[test]
+fn a_watch_prints_the_next_change_or_a_past_one() {
+    let server = Server::start(&[]);
+    let child = started(at(&server, &["watch", "/a"]));
+    until("it watches", || {
+        (watchers(&server) == Some(1)).then_some(())
+    });
+    run(&server, &["set", "/b", "other"]).text();
+    run(&server, &["set", "/a", "one"]).text();
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.stdout, b"one\n");
+    let past = run(&server, &["watch", "-r", "/", "--after-index", "2"]).text();
+    let words: Vec<&str> = past.split_whitespace().collect();
+    assert_eq!(words[1..], ["set", "/b", "other"]);
+}
+
+#[test]
+fn a_watch_goes_on_with_the_next_endpoint_and_misses_nothing() {
+    let mut servers = fleet::cluster(3, &fleet::QUICK);
+    let urls: Vec<String> = servers.iter().map(url).collect();
+    let leader = fleet::leader_of(&servers);
+    // The watch begins at the machine that is going to die.
+    let mut order = urls.clone();
+    order.swap(0, leader);
+    let mut command = ternctl(&["watch", "-f", "/a"]);
+    command.env("TERNCTL_ENDPOINTS", order.join(","));
+    let mut child = started(command);
+    until("it watches", || {
+        (watchers(&servers[leader]) == Some(1)).then_some(())
+    });
+    let mut lines = lines_of(&mut child);
+    for n in 0..50 {
+        put(&servers, "a", &format!("v{n}"));
+    }
+    servers[leader].kill();
+    servers.remove(leader);
+    for n in 50..100 {
+        put(&servers, "a", &format!("v{n}"));
+    }
+    for n in 0..100 {
+        assert_eq!(lines.next(), Some(format!("v{n}")));
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("a child");
+}
+
+#[test]
+fn a_program_runs_at_each_change() {
+    let server = Server::start(&[]);
+    let script = "echo $ETCD_WATCH_ACTION $ETCD_WATCH_KEY $ETCD_WATCH_VALUE; cat; echo; exit 3";
+    let args = [
+        "exec-watch",
+        "-r",
+        "/",
+        "--after-index",
+        "2",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let mut child = started(at(&server, &args));
+    let mut lines = lines_of(&mut child);
+    for (key, value) in [("/a", "1"), ("/b", "2")] {
+        run(&server, &["set", key, value]).text();
+        assert_eq!(lines.next(), Some(format!("set {key} {value}")));
+        let json = lines.next().expect("a line");
+        assert!(json.contains(&format!("\"key\":\"{key}\"")), "{json}");
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("a child");
+    let missing = [
+        "exec-watch",
+        "/a",
+        "--after-index",
+        "2",
+        "--",
+        "/nowhere/program",
+    ];
+    assert!(
+        ended(at(&server, &missing))
+            .failed(1)
+            .contains("/nowhere/program")
+    );
+}
