@@ -333,6 +333,8 @@ def main():
     sys.path.insert(0, str(site))
     globals()["psycopg2"] = __import__("psycopg2")
 
+    # An exception ends the processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     flags, rows, faults = given.flags.split(), Rows(), []
     with Servers(str(pathlib.Path(given.tern).resolve())) as servers:
         names = servers.start_cluster(*flags)

@@ -45,10 +45,15 @@ CLIENTS = {
     "tooz": 7,
     "go-client": 29,
     "libkv": 2,
+    "salt": 9,
+    "ansible": 4,
+    "ctdb": 4,
+    "vip-manager": 4,
+    "etcd-discovery": 4,
 }
 # Clients of the 0.4 line: their followers and standbys run without `-compat 2`.
 OLD_CLIENTS = ["python-etcd-0.3.3", "txetcd"]
-QUICK = ["etcdctl", "python-etcd-0.4.5", "python-etcd-0.3.3", "node-etcd", "etcdjs"]
+QUICK = ["etcdctl", "python-etcd-0.4.5", "node-etcd", "etcdjs", "pyetcd", "k3etcd"]
 
 # The longest run of one script on one server, in seconds, with the installation of its client.
 SCRIPT_S = 900
