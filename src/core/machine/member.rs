@@ -38,8 +38,7 @@ pub(super) struct MemberMode {
     /// The search for this member's place, or for a cluster that admits it again; `None` while
     /// there is nothing to ask.
     pub(super) finder: Option<Finder>,
-    /// This machine was started with other addresses than the log's, and the cluster does not know
-    /// the new ones yet.
+    /// The settings have other addresses than the log. Derived from both in each `advance`.
     pub(super) has_moved: bool,
     /// The log does not hold this member's own join yet, so whether it has moved is unknown.
     pub(super) is_unplaced: bool,
@@ -314,12 +313,14 @@ impl MemberMode {
         self.replica.collect(now);
     }
 
-    /// The leader proposes the new addresses of members, and its own.
+    /// The leader proposes the new addresses of members, and its own. The log says whether this
+    /// machine has moved, also after it has lost an entry that a former leadership had proposed.
     fn follow_addresses(&mut self, now: Now, common: &mut Common) {
+        self.has_moved = self.moved() == Some(true);
         if self.has_moved {
             let peer_url = &common.settings.peer_url;
             let is_taken = common.peers.is_taken(peer_url, self.replica.raft().id());
-            self.has_moved = !self.replica.maybe_update_own_addresses(now, is_taken);
+            self.replica.maybe_update_own_addresses(now, is_taken);
         }
         for url in self.replica.take_hints() {
             common.peers.on_hint(now, &url);

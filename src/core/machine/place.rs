@@ -144,7 +144,7 @@ impl MemberMode {
     }
 
     /// Whether this machine has other addresses than the log says; `None`: the log does not say.
-    fn moved(&self) -> Option<bool> {
+    pub(super) fn moved(&self) -> Option<bool> {
         let raft = self.replica.raft();
         let settings = self.replica.settings();
         let own = raft.configuration().get(raft.id())?;

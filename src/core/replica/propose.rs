@@ -285,21 +285,20 @@ impl Replica {
 impl Replica {
     /// Proposes this machine's addresses if it leads and the cluster has others for it. (A follower
     /// shows them in its hello instead.) `is_taken`: another member answers at the peer URL.
-    /// Returns whether the matter is settled: false if this member does not lead or raft refuses,
-    /// so that the caller tries again.
+    /// Returns whether it did.
     pub fn maybe_update_own_addresses(&mut self, now: Now, is_taken: bool) -> bool {
         if !self.leads() {
             return false;
         }
         let configuration = self.raft.configuration();
         let Some(own) = configuration.get(self.raft.id()) else {
-            return true;
+            return false;
         };
         let client_url = &self.settings.client_url;
         let peer_url = &self.settings.peer_url;
         let is_same = own.client_url == *client_url && own.peer_url == *peer_url;
         if is_taken || is_same {
-            return true;
+            return false;
         }
         let command = Command::Join {
             name: own.name.clone(),
