@@ -261,6 +261,7 @@ impl Forger {
             round: self.round(view),
             sync_us: self.sync_us(),
             round_trip_us: self.sync_us(),
+            pause_us: self.sync_us(),
             clock_ns: self.clock_ns(),
             held_bytes: Some(self.near(0, view)).filter(|bytes| *bytes > 0),
             entries,

@@ -37,6 +37,7 @@ fn append(
             round: None,
             sync_us: 0,
             round_trip_us: 0,
+            pause_us: 0,
             clock_ns: 0,
             held_bytes: None,
             entries,

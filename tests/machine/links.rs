@@ -48,6 +48,7 @@ fn append(rig: &Rig, entries: u64) -> Message {
             round: None,
             sync_us: 0,
             round_trip_us: 0,
+            pause_us: 0,
             clock_ns: 0,
             held_bytes: None,
             entries,

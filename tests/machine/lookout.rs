@@ -182,7 +182,7 @@ fn a_member_without_a_leader_asks_again() {
 fn a_running_member_that_is_long_without_a_leader() {
     let (mut cluster, id) = two();
     let mut rig = cluster.rigs.remove(&id).expect("it was let in");
-    cluster.at(PeerId(1)).pass(50_000);
+    cluster.at(PeerId(1)).pass(100_000);
     let (_, beat) = cluster.at(PeerId(1)).sent.pop().expect("a heartbeat");
     let is_unlisted = |rig: &mut Rig| {
         let call = first_call(rig);

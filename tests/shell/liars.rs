@@ -153,6 +153,7 @@ impl Liar {
             round: Some(1 + self.rng.below(3)),
             sync_us: *self.rng.pick(&[0, 1_000, u32::MAX]),
             round_trip_us: *self.rng.pick(&[0, 1_000, u32::MAX]),
+            pause_us: *self.rng.pick(&[0, 1_000, u32::MAX]),
             held_bytes: Some(self.number()).filter(|bytes| *bytes > 0),
             clock_ns: self.number(),
             entries: Vec::new(),

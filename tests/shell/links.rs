@@ -483,6 +483,7 @@ fn rubbish_ends_the_link_and_nothing_else() {
         round: None,
         sync_us: 0,
         round_trip_us: 0,
+        pause_us: 0,
         clock_ns: 0,
         held_bytes: None,
         entries: vec![entry],

@@ -25,12 +25,12 @@ fields! {
             (pre, granted): TwoFlags, clock_ns: OptionalNumber;
 
         APPEND_ENTRIES = 3: AppendEntries {
-            prev_index, prev_term, commit, acked, round, sync_us, round_trip_us, clock_ns, held_bytes,
-            entries
+            prev_index, prev_term, commit, acked, round, sync_us, round_trip_us, pause_us, clock_ns,
+            held_bytes, entries
         } =>
             prev_index: Index, prev_term: Term, commit: Index, acked: Index,
-            round: OptionalNumber, sync_us: Number, round_trip_us: Number, clock_ns: Number,
-            held_bytes: OptionalNumber, entries: Entries;
+            round: OptionalNumber, sync_us: Number, round_trip_us: Number, pause_us: Number,
+            clock_ns: Number, held_bytes: OptionalNumber, entries: Entries;
         ACCEPTED = 4: AppendReply {
             round, sync_us, free_bytes,
             answer: AppendAnswer::Accepted { verified, matched, want_snapshot }
@@ -372,11 +372,12 @@ mod tests {
                     round: Some(9),
                     sync_us: u32::MAX,
                     round_trip_us: 300,
+                    pause_us: 300,
                     clock_ns: u64::MAX,
                     held_bytes: Some(300),
                     entries: vec![entry(301, 6), entry(302, 7)],
                 },
-                "0307ac0205ac020109ffffffff0fac02ffffffffffffffffff01ac020206030102030703010203",
+                "0307ac0205ac020109ffffffff0fac02ac02ffffffffffffffffff01ac020206030102030703010203",
             ),
             (
                 reply(AppendAnswer::Accepted {

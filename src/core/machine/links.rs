@@ -120,6 +120,7 @@ impl Machine {
             if matches!(message.rpc, Rpc::Removed { .. }) {
                 peers.on_notice(*to);
             }
+            peers.on_message_sent(now, *to);
         }
         let id = raft.map(|raft| raft.id());
         let cluster = raft.map(|raft| raft.snapshot().cluster).filter(|c| *c != 0);

@@ -20,9 +20,12 @@ use crate::core::timer::Now;
 
 /// Round trips count for this many seconds.
 const WINDOW_S: u64 = 20;
-/// The pause between a pong and the next ping, in microseconds …
+/// The pause between a pong and the next ping, in microseconds, if a message to the peer leaves with
+/// the ping: they share a packet …
 const PAUSE_US: u64 = 1_000_000;
-/// … and while a recent round trip was slow: then the second slowest one is not left to chance.
+/// … without such a message, …
+const PAUSE_ALONE_US: u64 = 5_000_000;
+/// … while a recent round trip was slow: then the second slowest one is not left to chance.
 const PAUSE_WHEN_SLOW_US: u64 = 200_000;
 /// … and until this many round trips are measured over a new link, or after the link has become
 /// slower: none.
@@ -110,6 +113,8 @@ pub(super) struct Pings {
     /// When the next ping is due, in microseconds. `None` while a pong is awaited, and without a
     /// link.
     next_us: Option<u64>,
+    /// From when on the next ping leaves earlier, with a message to the peer, in microseconds.
+    shared_us: u64,
     /// How many of the first pings over the present link are left.
     first_left: u8,
     /// The second slowest round trip at the last pong, in microseconds.
@@ -121,7 +126,7 @@ impl Pings {
     pub fn on_open(&mut self, now_us: u64) {
         self.first_left = FIRST_PINGS;
         if self.awaited.is_none() {
-            self.next_us = Some(now_us);
+            self.plan(now_us, now_us);
         }
     }
 
@@ -130,8 +135,10 @@ impl Pings {
         if self.awaited.take_if(|(by, _)| *by == link).is_some() {
             self.is_ambiguous = false;
         }
-        if self.awaited.is_none() {
-            self.next_us = has_link.then_some(now_us);
+        if self.awaited.is_none() && has_link {
+            self.plan(now_us, now_us);
+        } else {
+            self.next_us = None;
         }
     }
 
@@ -155,7 +162,7 @@ impl Pings {
         };
         if std::mem::take(&mut self.is_ambiguous) {
             // The pong of the other ping, if there is one, comes before the next ping.
-            self.next_us = Some(now_us + PAUSE_US);
+            self.plan(now_us + PAUSE_US, now_us + PAUSE_ALONE_US);
             return false;
         }
         let counts = counts_from_us.is_some_and(|from_us| sent_us >= from_us);
@@ -171,13 +178,26 @@ impl Pings {
         let (slowest_us, second_us) = self.window.slowest_two_us(now_us);
         self.figure_us = second_us;
         self.first_left = self.first_left.saturating_sub(1);
-        let pause_us = match (self.first_left, slowest_us) {
-            (1.., _) => 0,
-            (0, SLOW_US..) => PAUSE_WHEN_SLOW_US,
-            (0, _) => PAUSE_US,
+        let (shared_us, alone_us) = match (self.first_left, slowest_us) {
+            (1.., _) => (0, 0),
+            (0, SLOW_US..) => (PAUSE_WHEN_SLOW_US, PAUSE_WHEN_SLOW_US),
+            (0, _) => (PAUSE_US, PAUSE_ALONE_US),
         };
-        self.next_us = Some(now_us + pause_us);
+        self.plan(now_us + shared_us, now_us + alone_us);
         counts
+    }
+
+    /// The next ping leaves at `next_us`, or from `shared_us` on with a message to the peer.
+    fn plan(&mut self, shared_us: u64, next_us: u64) {
+        self.shared_us = shared_us;
+        self.next_us = Some(next_us);
+    }
+
+    /// A message to the peer leaves: takes the next ping if it may leave with it.
+    fn take_shared(&mut self, now_us: u64) -> bool {
+        let shared_us = self.shared_us;
+        let taken = self.next_us.take_if(|_| shared_us <= now_us);
+        taken.is_some()
     }
 
     /// When something is to be done: the next ping, or a look at the clock. `seen_us`: the time of
@@ -195,7 +215,7 @@ impl Pings {
         let is_lost = |(_, sent_us): &mut (LinkId, u64)| now_us >= *sent_us + LOST_US;
         if self.awaited.take_if(is_lost).is_some() {
             self.is_ambiguous = true;
-            self.next_us = Some(now_us);
+            self.plan(now_us, now_us);
         }
     }
 }
@@ -222,6 +242,16 @@ impl Peers {
         }
         for id in due {
             self.ping(now, id);
+        }
+    }
+
+    /// A message to a peer leaves: a ping that has time leaves with it.
+    pub fn on_message_sent(&mut self, now: Now, to: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&to)
+            && peer.pings.take_shared(now.mono_us)
+        {
+            self.ping(now, to);
+            self.rearm();
         }
     }
 

@@ -17,6 +17,9 @@
 //! On a long or lossy line an answer takes longer too. Each of these timeouts adds three times the
 //! second slowest round trip of the links that it depends on, at most 3 s (`round_trips`).
 //!
+//! A leader of an idle cluster sends fewer heartbeats (`replication`), and says so in each: its
+//! followers wait as much longer as the next one comes later.
+//!
 //! No commit and no read rests on these times: commits are counted, reads are confirmed by a round
 //! of heartbeats. A follower must keep its word: as long as it denies votes because of its leader,
 //! it does not campaign itself, `lease <= timer`. Both ends come from the
@@ -74,6 +77,10 @@ pub struct Election {
     /// append told, in microseconds. 0 after the link to the leader broke.
     leader_round_trip_us: u32,
 
+    /// How much later than usual the next heartbeat of the leader comes, as its last append told, in
+    /// microseconds. 0 after the link to the leader broke.
+    leader_pause_us: u32,
+
     /// The member whose append told both figures.
     figures_of: Option<PeerId>,
 
@@ -102,6 +109,7 @@ impl Election {
             leader_heard_us: now_us,
             leader_sync_us: 0,
             leader_round_trip_us: 0,
+            leader_pause_us: 0,
             deferred: 0,
             has_stood_back: false,
             figures_of: None,
@@ -126,7 +134,8 @@ impl Election {
 
     /// How long to wait for the leader.
     pub fn leader_patience_us(&self) -> u64 {
-        self.patience_us(self.leader_sync_us, self.leader_round_trip_us)
+        let pause_us = u64::from(self.leader_pause_us).min(self.timeout_us);
+        self.patience_us(self.leader_sync_us, self.leader_round_trip_us) + pause_us
     }
 
     /// How long to wait for an answer that depends on the disks of this member, of the leader and
@@ -233,11 +242,19 @@ impl Election {
         self.leader_heard_us = now_us;
     }
 
-    /// An append told how long a slow sync of the leader and a slow round trip to it take. It is
-    /// also a sign of the leader, so that the timer is started anew (`Raft::on_leader_contact`).
-    pub fn on_leader_figures(&mut self, leader: PeerId, sync_us: u32, round_trip_us: u32) {
+    /// An append told how long a slow sync of the leader and a slow round trip to it take, and how
+    /// much later than usual the next heartbeat comes. It is also a sign of the leader, so that
+    /// the timer is started anew (`Raft::on_leader_contact`).
+    pub fn on_leader_figures(
+        &mut self,
+        leader: PeerId,
+        sync_us: u32,
+        round_trip_us: u32,
+        pause_us: u32,
+    ) {
         self.leader_sync_us = sync_us.min(SyncTimes::SYNC_US_MAX as u32);
         self.leader_round_trip_us = round_trip_us;
+        self.leader_pause_us = pause_us;
         self.figures_of = Some(leader);
     }
 
@@ -252,6 +269,7 @@ impl Election {
     pub fn on_leader_link_lost(&mut self, round_trip_us: u32, now_us: u64) {
         self.leader_sync_us = 0;
         self.leader_round_trip_us = 0;
+        self.leader_pause_us = 0;
         let at_us = self.draw_deadline(self.timeout_us, round_trip_us, now_us);
         self.bring_forward(at_us);
     }
@@ -635,7 +653,7 @@ mod tests {
         let mut election = election();
         assert_eq!(election.patience_us(1, 0), TIMEOUT_US);
         assert_eq!(election.patience_us(300_000, 0), 900_000);
-        election.on_leader_figures(PeerId(2), 300_000, 0);
+        election.on_leader_figures(PeerId(2), 300_000, 0, 0);
         assert!(election.is_leader_fresh(899_999));
         assert!(!election.is_leader_fresh(900_000));
     }
@@ -643,7 +661,7 @@ mod tests {
     #[test]
     fn a_lost_link_ends_the_patience_for_the_leader() {
         let mut election = election();
-        election.on_leader_figures(PeerId(2), 10_000_000, u32::MAX);
+        election.on_leader_figures(PeerId(2), 10_000_000, u32::MAX, 0);
         election.restart(election.leader_patience_us(), 0, 0);
         election.on_leader_link_lost(0, 5);
         let deadline_us = election.deadline_us().expect("the timer runs");

@@ -120,6 +120,7 @@ impl Raft {
             round,
             sync_us,
             round_trip_us,
+            pause_us,
             clock_ns,
             held_bytes,
             entries,
@@ -128,7 +129,7 @@ impl Raft {
             unreachable!("dispatched by kind");
         };
         self.election
-            .on_leader_figures(from, sync_us, round_trip_us);
+            .on_leader_figures(from, sync_us, round_trip_us, pause_us);
         self.on_leader_contact(from);
         self.clock
             .on_leader_reading(self.current_term, clock_ns, self.now_us);

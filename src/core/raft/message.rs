@@ -333,6 +333,9 @@ pub enum Rpc {
         /// The second slowest recent round trip between the leader and the receiver in microseconds,
         /// as the leader has measured it (`round_trips`).
         round_trip_us: u32,
+        /// How much later than after the ordinary interval the next heartbeat comes, in
+        /// microseconds.
+        pause_us: u32,
         /// The leader's reading of the cluster clock (`clock`), in nanoseconds.
         clock_ns: u64,
         /// The size in bytes of the receiver's next entry, if it is held back because the

@@ -163,6 +163,7 @@ impl Raft {
         if !self.may_read() || !self.reads.maybe_start_round(commit) {
             return false;
         }
+        self.on_active();
         self.send_heartbeats();
         self.maybe_finish_reads();
         true

@@ -416,6 +416,7 @@ mod tests {
                 round: None,
                 sync_us: 0,
                 round_trip_us: 0,
+                pause_us: 0,
                 clock_ns: 0,
                 held_bytes: None,
                 entries,

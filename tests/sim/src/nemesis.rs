@@ -76,9 +76,9 @@ impl World {
     pub fn heard_us_max(&self) -> u64 {
         let p = &self.p;
         // A leader waits for three of a member's slowest syncs and three of its slowest round trips,
-        // from a heartbeat on, and looks at the next ones.
+        // from a heartbeat on, and looks at the next ones. An idle leader sends half of them.
         let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() / 2;
-        self.election_us().max(3 * sync_us) + 4_000 * p.heartbeat_ms + p.line_allowance_us()
+        self.election_us().max(3 * sync_us) + 6_000 * p.heartbeat_ms + p.line_allowance_us()
     }
 
     /// No leader goes on for long without a majority.

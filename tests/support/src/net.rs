@@ -98,10 +98,15 @@ impl Net {
         self.lines = Some(Lines::start(devices, line, place_of));
     }
 
-    /// That many machines of one cluster, one in each namespace, running.
+    /// A machine in each namespace, all of one cluster, running.
     pub fn cluster(&self, args: &[&str]) -> Vec<Server> {
+        self.cluster_of(self.count, args)
+    }
+
+    /// The same in the first `count` namespaces.
+    pub fn cluster_of(&self, count: usize, args: &[&str]) -> Vec<Server> {
         let mut servers: Vec<Server> = Vec::new();
-        for at in 0..self.count {
+        for at in 0..count {
             let mut server = Server::prepare_as(&format!("node{}", at + 1), args);
             server.host = address(at);
             server.client_port = 4001;

@@ -99,6 +99,7 @@ impl World {
             round: None,
             sync_us: 0,
             round_trip_us: 0,
+            pause_us: 0,
             clock_ns: 0,
             held_bytes: None,
             entries: Vec::new(),

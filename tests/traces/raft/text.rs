@@ -190,6 +190,7 @@ fn append(rpc: &Rpc) -> String {
         commit,
         acked,
         round,
+        pause_us,
         held_bytes,
         entries,
         ..
@@ -205,6 +206,9 @@ fn append(rpc: &Rpc) -> String {
     write!(text, " commit {} acked {}", commit.0, acked.0).expect("a string takes it");
     if let Some(round) = round {
         write!(text, " round {round}").expect("a string takes it");
+    }
+    if *pause_us > 0 {
+        write!(text, " quiet").expect("a string takes it");
     }
     if let Some(bytes) = held_bytes {
         write!(text, " holds {bytes} bytes back").expect("a string takes it");

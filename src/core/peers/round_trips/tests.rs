@@ -40,7 +40,9 @@ fn protocol_23_a_slow_link_is_measured_more_often() {
         assert_eq!(trips.due_us(S), Some(S + 100), "at once");
     }
     measure(&mut trips, S, 100);
-    assert_eq!(trips.due_us(S), Some(S + 100 + PAUSE_US));
+    assert_eq!(trips.due_us(S), Some(S + 100 + PAUSE_ALONE_US));
+    assert!(!trips.take_shared(S + 99 + PAUSE_US));
+    assert!(trips.take_shared(S + 100 + PAUSE_US), "beside a message");
     measure(&mut trips, 2 * S, 250_000);
     assert_eq!(trips.figure_us(), 100, "the second slowest");
     assert_eq!(trips.due_us(3 * S), Some(2 * S + 250_000), "at once");
