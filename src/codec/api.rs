@@ -9,6 +9,7 @@
 mod admin;
 mod auth;
 mod cors;
+mod dashboard;
 mod exchange;
 mod file_get;
 mod keys;
@@ -235,6 +236,8 @@ const PAGES: &[Page] = &[
     page(Below("/v3/"), &[Method::Post], v3),
     page(Exact("/metrics"), METRICS_METHODS, metrics::metrics),
     page(Exact("/mod"), GET_ONLY, locks::root),
+    page(Exact("/mod/dashboard"), READ_METHODS, dashboard::moved),
+    page(Below("/mod/dashboard/"), READ_METHODS, dashboard::dashboard),
     page(Below("/mod/v2/lock/"), LOCK_METHODS, locks::lock),
     page(Below("/mod/v2/leader/"), SWITCH_METHODS, locks::leader),
 ];

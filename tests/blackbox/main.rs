@@ -5,7 +5,7 @@
 //!
 //! - Answers: `conformance` replays the recorded answers of etcd 0.4.9, `conformance_2x` those of
 //!   etcd 3.4; `keys`, `watch` and `framing` test the rest of the interface, `metrics` the figures,
-//!   `overview` the view of the cluster.
+//!   `overview` the view of the cluster, `dashboard` the page, `prometheus` what monitoring reads.
 //! - Clients: `limits` and `fairness` have clients that cost the others; `tls` has both ports over
 //!   TLS.
 //! - One process: `signals` sends signals, `restart` kills it under load, `service` runs it as systemd
@@ -30,6 +30,7 @@ mod conformance;
 mod conformance_2x;
 mod cycles;
 mod damage;
+mod dashboard;
 mod device;
 mod disk;
 mod endurance;
@@ -53,6 +54,7 @@ mod overview;
 mod partition;
 mod peers;
 mod powercut;
+mod prometheus;
 mod restart;
 mod service;
 mod signals;

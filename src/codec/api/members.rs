@@ -52,6 +52,7 @@ pub fn cluster(exchange: &Exchange) -> Handled {
     let kind = AnswerKind::Cluster {
         asks_leader: !exchange.request.from_tern,
         own: None,
+        is_page: false,
     };
     exchange.to_machine(Op::Query(Query::Cluster), kind)
 }

@@ -94,6 +94,8 @@ pub(super) enum AnswerKind {
         asks_leader: bool,
         /// The document of this machine, once the leader is asked.
         own: Option<Box<ClusterDocument>>,
+        /// It is shown as a page.
+        is_page: bool,
     },
     /// The figures of `/metrics`.
     Metrics,

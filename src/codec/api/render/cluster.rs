@@ -1,7 +1,8 @@
-//! Answers of `/v2/cluster`: the document of this machine, with the view of the leader where it can be
+//! Answers of `/v2/cluster` and of the dashboard: the document of this machine, with the view of the leader where it can be
 //! had.
+use super::redirect::HTML;
 use super::{AnswerKind, Next, ProxyOutcome, Shape};
-use crate::codec::api::Context;
+use crate::codec::api::{Context, dashboard};
 use crate::codec::cluster_status::ClusterDocument;
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::response::JSON;
@@ -14,7 +15,10 @@ impl Shape {
     /// The call that asks the leader for its view, if this request wants it. Its URL is the target
     /// alone. The shape keeps the document of this machine from then on, see [`Shape::proxied`].
     pub fn ask_leader(&mut self, outcome: &Outcome) -> Option<HttpCall> {
-        let AnswerKind::Cluster { asks_leader, own } = &mut self.kind else {
+        let AnswerKind::Cluster {
+            asks_leader, own, ..
+        } = &mut self.kind
+        else {
             return None;
         };
         let Outcome::Cluster(status) = outcome else {
@@ -53,7 +57,15 @@ impl Shape {
     }
 
     fn document(&self, document: &ClusterDocument, context: &Context, out: &mut Vec<u8>) -> Next {
-        let head = self.head(200, JSON, context, out);
-        Next::done(head.full(|out| document.write(out)))
+        if !matches!(self.kind, AnswerKind::Cluster { is_page: true, .. }) {
+            let head = self.head(200, JSON, context, out);
+            return Next::done(head.full(|out| document.write(out)));
+        }
+        let mut head = self.head(200, HTML, context, out);
+        for (name, value) in dashboard::HEADERS {
+            head.header(name, value);
+        }
+        let page = dashboard::page(document);
+        Next::done(head.full(|out| out.extend_from_slice(page.as_bytes())))
     }
 }

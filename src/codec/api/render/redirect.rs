@@ -81,7 +81,8 @@ pub fn target_of(path: &str, query: Option<&str>) -> String {
     target
 }
 
-const HTML: &str = "text/html; charset=utf-8";
+/// The media type of pages.
+pub const HTML: &str = "text/html; charset=utf-8";
 
 /// 307 to the same target elsewhere, which keeps the method (RFC 9110 section 15.4.8). As in 0.4,
 /// the answer to a GET has a body with a link, and the answer to a HEAD its content type. The answer
