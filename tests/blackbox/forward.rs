@@ -4,8 +4,11 @@ use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use tern_support::alone::alone;
 use tern_support::client::{Answer, Conn, form, request, until};
 use tern_support::fleet::{at_of, cluster, has, leader_of, prepare, shows};
+use tern_support::namespace;
+use tern_support::net::{Loss, Net};
 use tern_support::server::Server;
 
 /// A write that is carried out where it is asked for.
@@ -235,6 +238,126 @@ fn no_request_fails_while_leaders_come_and_go() {
             }
         });
     }
+}
+
+/// A leader is cut off, cannot send, or is deaf: no request of a client of another machine fails.
+#[test]
+fn no_request_fails_while_a_leader_is_cut_off() {
+    if !namespace::enter() {
+        return;
+    }
+    let _alone = alone();
+    let mut net = Net::start(3);
+    let servers = net.cluster(&["-forward"]);
+    let losses = [Loss::All, Loss::Sent, Loss::Received];
+    for round in 0..rounds(3) {
+        let leads = leader_of(&servers);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let mut clients = Vec::new();
+            for number in 0..4 {
+                let at = servers[(leads + 1 + number % 2) % 3].client_at();
+                let (stop, name) = (&stop, format!("{round}-{number}"));
+                clients.push(scope.spawn(move || writes_and_reads(at, &name, stop)));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            net.cut_off(leads, losses[round % 3]);
+            std::thread::sleep(Duration::from_millis(1_500));
+            net.heal();
+            std::thread::sleep(Duration::from_millis(500));
+            stop.store(true, Relaxed);
+            for client in clients {
+                client.join().expect("no request failed");
+            }
+        });
+    }
+}
+
+/// One client writes until it is told to stop, and goes to the next machine when its connection
+/// breaks. Each answer is a success.
+fn writes_at_any(all: &[SocketAddr], first: usize, name: &str, stop: &AtomicBool) -> usize {
+    let mut place = first;
+    let mut conn = Conn::try_open(all[place]);
+    let mut count = 0;
+    while !stop.load(Relaxed) {
+        let key = format!("/v2/keys/{name}/{count}");
+        let answer = conn.as_mut().and_then(|open| {
+            let create = format!("{key}?prevExist=false");
+            open.try_ask("PUT", &create, "value=x")
+        });
+        match answer {
+            Some(answer) => assert_eq!(answer.status(), 201, "{}", answer.text()),
+            None => {
+                place = (place + 1) % all.len();
+                conn = Conn::try_open(all[place]);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        count += 1;
+    }
+    count
+}
+
+/// Each machine in turn is stopped as it should be and started again.
+#[test]
+fn no_request_fails_but_those_whose_connection_broke_in_a_rolling_restart() {
+    let mut servers = cluster(3, &["-forward"]);
+    let all: Vec<SocketAddr> = servers.iter().map(Server::client_at).collect();
+    for round in 0..rounds(1) {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let mut clients = Vec::new();
+            for number in 0..6 {
+                let (all, stop) = (&all, &stop);
+                let name = format!("{round}-{number}");
+                clients.push(scope.spawn(move || writes_at_any(all, number % 3, &name, stop)));
+            }
+            for server in &mut servers {
+                std::thread::sleep(Duration::from_millis(300));
+                assert!(server.terminate().success());
+                server.run();
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            stop.store(true, Relaxed);
+            for client in clients {
+                let count = client.join().expect("no answer was a failure");
+                assert!(count > 0);
+            }
+        });
+    }
+}
+
+/// A body in chunks, and one that waits for `100 Continue`.
+fn check_framings(server: &Server, key: &str) {
+    let mut conn = Conn::open(server.client_at());
+    let target = format!("/v2/keys/{key}");
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    let chunked = [form, ("Transfer-Encoding", "chunked")];
+    conn.send(&request("PUT", &target, &chunked, b"value=chunked"));
+    assert_eq!(conn.answer().status(), 201);
+    assert!(has(server, key, "chunked"));
+    let head = format!(
+        "PUT {target} HTTP/1.1\r\nHost: tern\r\nContent-Type: {}\r\nExpect: 100-continue\r\n\
+         Content-Length: 14\r\n\r\n",
+        form.1
+    );
+    conn.send(head.as_bytes());
+    assert_eq!(conn.head().expect("a head").status, 100);
+    conn.send(b"value=expected");
+    assert_eq!(conn.answer().status(), 200);
+    assert!(has(server, key, "expected"));
+}
+
+#[test]
+fn bodies_in_chunks_and_after_100_continue_are_forwarded() {
+    let (servers, standby) = with_standby(&[
+        "-peer-heartbeat-interval=200",
+        "-peer-election-timeout=2000",
+    ]);
+    for (number, server) in servers.iter().enumerate() {
+        check_framings(server, &format!("member{number}"));
+    }
+    check_framings(&standby, "standby");
 }
 
 /// A leader is stopped as it should be while clients of a follower write: each write is taken, by

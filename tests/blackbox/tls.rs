@@ -37,7 +37,10 @@ fn free_port() -> u16 {
 fn command(home: &tempfile::TempDir, args: &[&str], ports: (u16, u16)) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
     command.current_dir(home.path()).stdin(Stdio::null());
-    command.args(["-name", "node1", "-data-dir", "data"]);
+    command.args(["-data-dir", "data"]);
+    if !args.contains(&"-name") {
+        command.args(["-name", "node1"]);
+    }
     command.arg(format!("-addr=127.0.0.1:{}", ports.0));
     command.arg(format!("-peer-addr=127.0.0.1:{}", ports.1));
     for arg in args {
@@ -277,6 +280,37 @@ fn the_peer_port_has_its_own_certificate() {
     let mut answer = String::new();
     plain.read_to_string(&mut answer).expect("text");
     assert!(answer.ends_with("0.4.9"), "{answer}");
+}
+
+/// A machine that does not lead passes requests on over TLS, whichever of the two that is.
+#[test]
+fn requests_are_forwarded_through_tls() {
+    let peer = [
+        "-peer-cert-file",
+        "@machine.pem",
+        "-peer-key-file",
+        "@machine.key",
+        "-peer-ca-file",
+        "@authority.pem",
+    ];
+    let args = [&CERTIFICATE[..], &peer[..], &["-forward"]].concat();
+    let first = Server::start(&args);
+    let peers = format!("127.0.0.1:{}", first.peer_port);
+    let second = Server::start(&[&args[..], &["-name", "node2", "-peers", &peers]].concat());
+    let value = "x".repeat(1_500_000);
+    for (server, key) in [(&first, "one"), (&second, "two")] {
+        let mut stream = connect(server.client_port, None);
+        let target = format!("/v2/keys/{key}");
+        let body = format!("value={value}");
+        // The second machine may not be a member yet.
+        until("the write is taken", || {
+            let answer = ask(&mut stream, "PUT", &target, &body, "}");
+            answer.starts_with("HTTP/1.1 20").then_some(())
+        });
+        let read = format!("{target}?quorum=true");
+        let answer = ask(&mut stream, "GET", &read, "", "}}");
+        assert!(answer.contains(&value), "{}", answer.len());
+    }
 }
 
 /// SIGHUP: new connections get the certificate that the files hold now. Files that are unusable
