@@ -1,9 +1,9 @@
 //! The cost of clusters that nobody uses: bytes and wake-ups a second.
 //!
-//! `cargo bench --bench idle` prints a table for 3, 5 and 9 machines with default settings, 20 s each.
-//! `-- --seconds 20`, `--machines 3,5,9`. Each machine has a network namespace of its own. Bytes are
-//! those of the Ethernet frames that all machines send, by their devices' counters; wake-ups are
-//! voluntary context switches of all threads. Start reading at `main`.
+//! `cargo bench --bench idle` prints a table for 3, 5 and 9 machines with default settings, 20 s
+//! each. `-- --seconds 20`, `--machines 3,5,9`. Each machine has a network namespace of its own.
+//! Bytes are those of the Ethernet frames that all machines send, by their devices' counters;
+//! wake-ups are voluntary context switches of all threads. Start reading at `main`.
 use std::process::Command;
 use std::time::Duration;
 use tern_support::fleet::{leader_of, put, shows};
@@ -11,8 +11,8 @@ use tern_support::namespace;
 use tern_support::net::Net;
 use tern_support::server::Server;
 
-/// How long a cluster is left alone before it is measured: until its heartbeats and pings are those of
-/// an idle one.
+/// How long a cluster is left alone before it is measured: until its heartbeats and pings are those
+/// of an idle one.
 const SETTLE: Duration = Duration::from_secs(6);
 
 struct Settings {

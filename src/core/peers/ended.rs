@@ -1,8 +1,8 @@
 //! The end of a member's process, as far as links and dials prove it.
 //!
 //! A closed link proves little: a router may have closed it. The process has ended if
-//! - its machine refuses a dial while no link to the member is open: the kernel of that machine runs,
-//!   and nothing listens there; or
+//! - its machine refuses a dial while no link to the member is open: the kernel of that machine
+//!   runs, and nothing listens there; or
 //! - another process of the member has opened a link: two are never heard side by side.
 //!
 //! So the leader is dialled again as soon as one of its links closes. A leader whose process was
