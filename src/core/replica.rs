@@ -54,7 +54,7 @@ use crate::core::seam::{
     Answer, Fact, Indexes, Order, Outcome, Outputs, Recovered, Role, Settings, SnapshotOut, Space,
     Ticket,
 };
-use crate::core::store::{HistoryLimits, Notification, Store};
+use crate::core::store::{Discarded, HistoryLimits, Notification, Store};
 use crate::core::timer::Now;
 use join_pace::JoinPace;
 
@@ -76,6 +76,8 @@ pub struct Replica {
     join_pace: JoinPace,
     /// The last turn has left confirmed reads to the next one.
     has_ready_reads: bool,
+    /// The key spaces that snapshots of a leader have replaced, until they are freed.
+    discarded: Vec<Discarded>,
     /// Claims of peers about this member, not taken yet.
     claims: Vec<RaftNotice>,
     /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
@@ -159,6 +161,7 @@ impl Replica {
             is_removed: false,
             join_pace: JoinPace::new(now.mono_us),
             has_ready_reads: false,
+            discarded: Vec::new(),
             claims: Vec::new(),
             is_disk_low: false,
             is_store_full: false,
@@ -329,6 +332,11 @@ impl Replica {
         if self.store.wants_free() {
             self.store.free_some();
         }
+        if let Some(discarded) = self.discarded.last_mut()
+            && !discarded.free_some()
+        {
+            self.discarded.pop();
+        }
         self.report_store_room();
     }
 
@@ -472,7 +480,8 @@ impl Replica {
 
     /// Replaces the key space by the leader's snapshot, which contains the entries up to `applied`.
     fn replace_store(&mut self, store: Store, applied: Index) {
-        self.store = store;
+        let former = std::mem::replace(&mut self.store, store);
+        self.discarded.push(Discarded::new(former));
         let copies_bytes = self.settings.memory.copies_bytes;
         self.store.bound_copies(copies_bytes);
         self.applied = applied;
@@ -491,6 +500,7 @@ impl Replica {
             || !self.claims.is_empty()
             || self.snapshotting.wants_turn()
             || self.store.wants_free()
+            || !self.discarded.is_empty()
             || self.pending.has_speed_test_room()
             || self.locks.wants_turn()
     }

@@ -10,7 +10,8 @@
 //!   `growth` tells beforehand how many bytes a command adds.
 //! - `history` and `watch` say which watchers an event reaches.
 //! - `freeze`, `walk`, `listing`, `snapshot` read a key space that changes meanwhile; `restore`
-//!   builds a key space from a snapshot; `reclaim` frees removed directories.
+//!   builds a key space from a snapshot; `reclaim` frees removed directories,
+//!   `discard` a whole key space.
 //!
 //! Start with `Store::apply`.
 use crate::core::cluster_time::ClusterTime;
@@ -18,6 +19,7 @@ use crate::core::command::{Command, KeyPath};
 use crate::core::error::{Code, Error};
 
 mod cluster_view;
+mod discard;
 mod edit;
 mod event;
 mod expire;
@@ -37,6 +39,7 @@ mod walk;
 mod watch;
 mod write;
 
+pub use discard::Discarded;
 pub use event::{Action, EtcdIndex, Event, ListItem, ValueRef, View, ViewRef};
 use freeze::Freezer;
 use history::History;

@@ -328,6 +328,7 @@ impl<F: FileSystem> Disk<F> {
     ///
     /// See [`DiskFailure`].
     pub fn poll_sync(&mut self, now_us: u64) -> Result<SyncReport, DiskFailure> {
+        self.snapshots.free_some();
         if self.delay.is_running(now_us) {
             return Ok(SyncReport::default());
         }

@@ -138,6 +138,11 @@ impl Restore {
         Ok(self.store)
     }
 
+    /// What was read so far, to be discarded.
+    pub fn abandon(self) -> Store {
+        self.store
+    }
+
     fn bad(&self, what: &str) -> BadSnapshot {
         BadSnapshot(format!("snapshot, chunk at byte {}: {what}", self.offset))
     }

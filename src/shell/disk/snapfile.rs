@@ -13,11 +13,11 @@
 //! its own place. A file is synced before it is renamed to its final name, so a file of that name
 //! is whole unless the disk has damaged it.
 //!
-//! Start with [`SnapshotFileWriter`] and [`SnapshotFileReader`].
+//! Start with [`SnapshotFileWriter`] and [`SnapshotParser`].
 use super::files::{self, DataDir};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{Index, SnapshotMeta};
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use wal::fs::{Access, FileSystem, OpenFile};
 
@@ -27,6 +27,10 @@ const MAGIC: &[u8; 8] = b"TERNSNAP";
 const VERSION: u32 = 3;
 /// The length of the head in bytes.
 const HEAD_BYTES: usize = 32;
+/// The length of what stands before the content of a chunk, in bytes.
+const CHUNK_HEAD_BYTES: usize = 8;
+/// The length of the end after its own `CHUNK_HEAD_BYTES`.
+const END_BYTES: usize = 16;
 /// The longest chunk in bytes. The core makes chunks of a fraction of it, so a longer one is
 /// damage.
 const CHUNK_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -248,136 +252,207 @@ impl Unusable {
     }
 }
 
-/// Reads a file from its start to its end.
-struct Sequential<T> {
-    file: T,
-    /// Where the next read begins.
-    at: u64,
+/// The part of the file that comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ParserStage {
+    /// The head.
+    Head,
+    /// The first chunk, which is the snapshot's head.
+    Meta,
+    /// A further chunk, or the end.
+    Chunks,
+    /// Nothing.
+    Ended,
 }
 
-impl<T: OpenFile> Read for Sequential<T> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read_at(into, self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-/// A snapshot that is being read.
-pub struct SnapshotFileReader<F: FileSystem> {
-    file: BufReader<Sequential<F::File>>,
+/// Checks the bytes of a snapshot file as they arrive, in pieces of any length. A peer sends the
+/// file in pieces, and a long one must not hold the loop once it is whole.
+pub struct SnapshotParser {
+    /// The file, for the texts of errors.
     path: PathBuf,
     /// The index of the last entry that the snapshot covers; never changes.
     index: Index,
-    /// Chunks read so far, the first one included.
+    stage: ParserStage,
+    /// The beginning of a part that is not whole yet.
+    partial: Vec<u8>,
+    /// Chunks taken so far, the first one included.
     chunks: u64,
     /// The length of their content in bytes.
     bytes: u64,
-    /// Bytes of the file that were not read yet. No chunk may claim to be longer.
-    left: u64,
     /// The content of the first chunk.
     meta: SnapshotMeta,
 }
 
-impl<F: FileSystem> SnapshotFileReader<F> {
-    /// Opens the file at `path`, which must be the snapshot of this index, and reads its head and
-    /// first chunk.
+impl SnapshotParser {
+    /// Nothing has arrived of the file at `path`, which must be the snapshot of this index.
+    pub fn new(path: &Path, index: Index) -> SnapshotParser {
+        SnapshotParser {
+            path: path.to_path_buf(),
+            index,
+            stage: ParserStage::Head,
+            partial: Vec::new(),
+            chunks: 0,
+            bytes: 0,
+            meta: SnapshotMeta::default(),
+        }
+    }
+
+    /// Takes the next bytes of the file. Calls `on_chunk` with each chunk after the first that is
+    /// whole and intact.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is damaged, has another format, or is the snapshot of another
-    /// index.
-    pub fn open(fs: &F, path: &Path, index: Index) -> Result<SnapshotFileReader<F>, Unusable> {
-        let failed = |e: io::Error| Unusable::Foreign(format!("{}: {e}", path.display()));
-        let file = fs.open(path, Access::Read).map_err(failed)?;
-        let left = file.length().map_err(failed)?;
-        let mut reader = SnapshotFileReader {
-            file: BufReader::with_capacity(READ_BUFFER_BYTES, Sequential { file, at: 0 }),
-            path: path.to_path_buf(),
-            index,
-            chunks: 0,
-            bytes: 0,
-            left,
-            meta: SnapshotMeta::default(),
-        };
-        let mut head = [0; HEAD_BYTES];
-        reader.read(&mut head)?;
+    /// The bytes are damaged, of another format or of the snapshot of another index, or `on_chunk`
+    /// has failed. The parser is of no use any more.
+    pub fn push(
+        &mut self,
+        bytes: &[u8],
+        on_chunk: &mut impl FnMut(&[u8]) -> Result<(), Unusable>,
+    ) -> Result<(), Unusable> {
+        let mut partial = std::mem::take(&mut self.partial);
+        partial.extend_from_slice(bytes);
+        let mut taken = 0;
+        while let Some(length) = self.take_part(&partial[taken..], on_chunk)? {
+            taken += length;
+        }
+        partial.drain(..taken);
+        self.partial = partial;
+        Ok(())
+    }
+
+    /// The snapshot's head, after the whole file.
+    ///
+    /// # Errors
+    ///
+    /// The file is cut short.
+    pub fn finish(self) -> Result<SnapshotMeta, Unusable> {
+        if self.stage != ParserStage::Ended {
+            return Err(self.damage("it is cut short"));
+        }
+        Ok(self.meta)
+    }
+
+    /// Takes the next part of the file from the front of `bytes`. Returns its length; `None` if it
+    /// is not whole.
+    fn take_part(
+        &mut self,
+        bytes: &[u8],
+        on_chunk: &mut impl FnMut(&[u8]) -> Result<(), Unusable>,
+    ) -> Result<Option<usize>, Unusable> {
+        match self.stage {
+            ParserStage::Head => {
+                let Some(head) = bytes.first_chunk() else {
+                    return Ok(None);
+                };
+                self.check_head(head)?;
+                self.stage = ParserStage::Meta;
+                Ok(Some(HEAD_BYTES))
+            }
+            ParserStage::Meta | ParserStage::Chunks => self.take_chunk(bytes, on_chunk),
+            ParserStage::Ended if bytes.is_empty() => Ok(None),
+            ParserStage::Ended => Err(self.damage("its end is damaged")),
+        }
+    }
+
+    fn check_head(&self, head: &[u8; HEAD_BYTES]) -> Result<(), Unusable> {
         let check = crc32fast::hash(&head[..24]).to_le_bytes();
         if head[..8] != *MAGIC || check != head[24..28] || head[28..] != [0; 4] {
-            return Err(reader.damage("its head is damaged"));
+            return Err(self.damage("its head is damaged"));
         }
         if head[8..12] != VERSION.to_le_bytes() {
             return Err(Unusable::Foreign(format!(
                 "{}: the snapshot has another format, this version reads format {VERSION}: use the \
                  version that wrote it",
-                path.display()
+                self.path.display()
             )));
         }
-        let first = reader.next()?.ok_or_else(|| reader.damage("it is empty"))?;
-        match decode_meta(&first) {
-            Ok((meta, [])) if meta.index == index && head[16..24] == index.0.to_le_bytes() => {
-                reader.meta = meta;
-                Ok(reader)
-            }
-            Ok(_) | Err(_) => Err(reader.damage("its head does not belong to it")),
-        }
-    }
-
-    /// The snapshot's head.
-    pub fn into_meta(self) -> SnapshotMeta {
-        self.meta
-    }
-
-    /// The next chunk; `None` after the last one of a whole file.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be read or is damaged.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Unusable> {
-        let mut head = [0; 8];
-        self.read(&mut head)?;
-        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
-        let check = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        if length == 0 {
-            self.read_end(check)?;
-            return Ok(None);
-        }
-        if length > CHUNK_BYTES_MAX || u64::from(length) > self.left {
-            return Err(self.damage("a chunk's length is damaged"));
-        }
-        let mut chunk = vec![0; length as usize];
-        self.read(&mut chunk)?;
-        if checksum(self.index, self.chunks, &chunk) != check {
-            return Err(self.damage("a chunk is damaged"));
-        }
-        self.chunks += 1;
-        self.bytes += u64::from(length);
-        Ok(Some(chunk))
-    }
-
-    fn read_end(&mut self, check: u32) -> Result<(), Unusable> {
-        let mut end = [0; 16];
-        self.read(&mut end)?;
-        let counts = [self.chunks.to_le_bytes(), self.bytes.to_le_bytes()].concat();
-        let is_valid = checksum(self.index, self.chunks, &end) == check && end[..] == counts;
-        if !is_valid || self.left > 0 {
-            return Err(self.damage("its end is damaged"));
+        if head[16..24] != self.index.0.to_le_bytes() {
+            return Err(self.damage("its head does not belong to it"));
         }
         Ok(())
     }
 
-    fn read(&mut self, into: &mut [u8]) -> Result<(), Unusable> {
-        if (into.len() as u64) > self.left {
-            return Err(self.damage("it is cut short"));
+    fn take_chunk(
+        &mut self,
+        bytes: &[u8],
+        on_chunk: &mut impl FnMut(&[u8]) -> Result<(), Unusable>,
+    ) -> Result<Option<usize>, Unusable> {
+        let Some((head, behind)) = bytes.split_first_chunk::<CHUNK_HEAD_BYTES>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let check = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        if length == 0 {
+            return self.take_end(check, behind);
         }
-        self.left -= into.len() as u64;
-        let result = self.file.read_exact(into);
-        result.map_err(|e| self.damage(&e.to_string()))
+        if length > CHUNK_BYTES_MAX {
+            return Err(self.damage("a chunk's length is damaged"));
+        }
+        let Some(chunk) = behind.get(..length as usize) else {
+            return Ok(None);
+        };
+        if checksum(self.index, self.chunks, chunk) != check {
+            return Err(self.damage("a chunk is damaged"));
+        }
+        if self.stage == ParserStage::Meta {
+            self.meta = match decode_meta(chunk) {
+                Ok((meta, [])) if meta.index == self.index => meta,
+                Ok(_) | Err(_) => return Err(self.damage("its head does not belong to it")),
+            };
+            self.stage = ParserStage::Chunks;
+        } else {
+            on_chunk(chunk)?;
+        }
+        self.chunks += 1;
+        self.bytes += u64::from(length);
+        Ok(Some(CHUNK_HEAD_BYTES + chunk.len()))
+    }
+
+    fn take_end(&mut self, check: u32, behind: &[u8]) -> Result<Option<usize>, Unusable> {
+        let Some(end) = behind.first_chunk::<END_BYTES>() else {
+            return Ok(None);
+        };
+        let counts = [self.chunks.to_le_bytes(), self.bytes.to_le_bytes()].concat();
+        let is_valid = checksum(self.index, self.chunks, end) == check && end[..] == counts;
+        if !is_valid || self.stage == ParserStage::Meta {
+            return Err(self.damage("its end is damaged"));
+        }
+        self.stage = ParserStage::Ended;
+        Ok(Some(CHUNK_HEAD_BYTES + END_BYTES))
     }
 
     fn damage(&self, what: &str) -> Unusable {
         let path = self.path.display();
         Unusable::Damaged(format!("{path}: {what} (chunk {})", self.chunks))
+    }
+}
+
+/// Reads the file at `path`, which must be the snapshot of this index, from its start to its end.
+/// Calls `on_chunk` with each chunk after the first. Returns the snapshot's head.
+///
+/// # Errors
+///
+/// The file cannot be read, is damaged, has another format or is the snapshot of another index, or
+/// `on_chunk` has failed.
+pub fn read_file<F: FileSystem>(
+    fs: &F,
+    path: &Path,
+    index: Index,
+    mut on_chunk: impl FnMut(&[u8]) -> Result<(), Unusable>,
+) -> Result<SnapshotMeta, Unusable> {
+    let failed = |e: io::Error| Unusable::Foreign(format!("{}: {e}", path.display()));
+    let file = fs.open(path, Access::Read).map_err(failed)?;
+    let mut parser = SnapshotParser::new(path, index);
+    let mut buffer = vec![0; READ_BUFFER_BYTES];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut buffer, at);
+        let count = count.map_err(|e| parser.damage(&e.to_string()))?;
+        if count == 0 {
+            return parser.finish();
+        }
+        parser.push(&buffer[..count], &mut on_chunk)?;
+        at += count as u64;
     }
 }
 
@@ -405,12 +480,12 @@ mod tests {
     }
 
     fn read(dir: &Path, index: u64) -> Result<Vec<Vec<u8>>, Unusable> {
-        let mut reader =
-            SnapshotFileReader::open(&Os, &file_of(&at(dir), Index(index)), Index(index))?;
         let mut chunks = Vec::new();
-        while let Some(chunk) = reader.next()? {
-            chunks.push(chunk);
-        }
+        let path = file_of(&at(dir), Index(index));
+        read_file(&Os, &path, Index(index), |chunk| {
+            chunks.push(chunk.to_vec());
+            Ok(())
+        })?;
         Ok(chunks)
     }
 
@@ -442,6 +517,27 @@ mod tests {
                 fs::write(&path, &bad).expect("room");
                 read(dir.path(), 4).expect_err("a flipped bit");
             }
+        }
+    }
+
+    #[test]
+    fn a_file_may_arrive_in_pieces_of_any_length() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        write(dir.path(), 4, &[b"one", b"", b"three"]);
+        let path = file_of(&at(dir.path()), Index(4));
+        let whole = fs::read(&path).expect("a file");
+        for length in 1..=whole.len() {
+            let mut parser = SnapshotParser::new(&path, Index(4));
+            let mut chunks: Vec<Vec<u8>> = Vec::new();
+            for piece in whole.chunks(length) {
+                let pushed = parser.push(piece, &mut |chunk: &[u8]| {
+                    chunks.push(chunk.to_vec());
+                    Ok(())
+                });
+                pushed.expect("it is whole");
+            }
+            assert_eq!(parser.finish().expect("it is whole").index, Index(4));
+            assert_eq!(chunks, [b"one".to_vec(), b"three".to_vec()]);
         }
     }
 

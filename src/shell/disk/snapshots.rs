@@ -5,10 +5,10 @@
 //! is returned and must end the process. Start with [`Snapshots::carry_out`].
 use super::DiskFailure;
 use super::files::{self, DataDir};
-use super::snapfile::{self, SnapshotFileReader, SnapshotFileWriter, Unusable};
+use super::snapfile::{self, SnapshotFileWriter, SnapshotParser, Unusable};
 use crate::core::machine::{SnapshotIn, SnapshotOut};
 use crate::core::raft::{Index, SnapshotMeta};
-use crate::core::store::{BadSnapshot, HistoryLimits, Restore, Store};
+use crate::core::store::{BadSnapshot, Discarded, HistoryLimits, Restore, Store};
 use std::io;
 use std::path::{Path, PathBuf};
 use wal::fs::{Access, FileSystem, OpenFile};
@@ -32,9 +32,46 @@ pub struct Snapshots<F: FileSystem> {
     /// The snapshot that this machine is writing. `None` also after it failed, until the core
     /// begins the next one.
     writing: Option<SnapshotFileWriter<F>>,
-    /// The file of the snapshot that a leader is sending. `None` before its first piece and after a
-    /// refusal. While it is `None`, only a piece at offset 0 is accepted.
-    receiving: Option<F::File>,
+    /// The snapshot that a leader is sending. `None` before its first piece and after a refusal.
+    /// While it is `None`, only a piece at offset 0 is accepted.
+    receiving: Option<Receiving<F::File>>,
+    /// The key spaces of snapshots that were dropped before they were whole, until they are freed.
+    discarded: Vec<Discarded>,
+}
+
+/// A snapshot from a leader. Each piece is checked and restored when it arrives, so the last one
+/// takes no longer than the others.
+struct Receiving<T> {
+    file: T,
+    parser: SnapshotParser,
+    restore: Restore,
+}
+
+impl<T> Receiving<T> {
+    /// Restores what the next piece of the file holds.
+    fn restore_piece(&mut self, piece: &[u8], path: &Path) -> Result<(), Unusable> {
+        let restore = &mut self.restore;
+        self.parser
+            .push(piece, &mut |chunk| restore_chunk(restore, chunk, path))
+    }
+
+    /// The key space, after the last piece.
+    fn finish(self, meta: &SnapshotMeta, path: &Path) -> Result<(T, Store), Unusable> {
+        if self.parser.finish()? != *meta {
+            let text = "its head is not the one that was announced".to_string();
+            return Err(Unusable::Damaged(text));
+        }
+        let store = self.restore.finish();
+        Ok((self.file, store.map_err(|e| damaged(path, &e))?))
+    }
+}
+
+fn restore_chunk(restore: &mut Restore, chunk: &[u8], path: &Path) -> Result<(), Unusable> {
+    restore.chunk(chunk).map_err(|e| damaged(path, &e))
+}
+
+fn damaged(path: &Path, error: &BadSnapshot) -> Unusable {
+    Unusable::Damaged(format!("{}: {}", path.display(), error.0))
 }
 
 /// A report to the core, if there is one, or a failure that must end the process.
@@ -49,6 +86,7 @@ impl<F: FileSystem> Snapshots<F> {
             kept,
             writing: None,
             receiving: None,
+            discarded: Vec::new(),
         }
     }
 
@@ -205,21 +243,29 @@ impl<F: FileSystem> Snapshots<F> {
         Ok(Some((piece.into(), offset + bytes == length)))
     }
 
-    /// Writes a piece of the leader's snapshot; with `done`, verifies and installs the whole.
+    /// Writes a piece of the leader's snapshot, and restores it; with `done`, installs the whole.
     fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> Carried {
         let path = self.incoming();
         let opened = match (offset, self.receiving.take()) {
-            (0, _) => self.data_dir.fs().create(&path),
-            (_, Some(file)) => Ok(file),
+            (0, former) => {
+                self.discard(former);
+                self.begin_receiving(&path, &meta)
+            }
+            (_, Some(receiving)) => Ok(receiving),
             (_, None) => return Ok(Some(SnapshotIn::Refused)),
         };
-        let written = opened.and_then(|file| {
-            file.write_at(data, offset)?;
-            file.sync()?;
-            Ok(file)
+        let written = opened.and_then(|receiving| {
+            let written = receiving.file.write_at(data, offset);
+            match written.and_then(|()| receiving.file.sync()) {
+                Ok(()) => Ok(receiving),
+                Err(e) => {
+                    self.discard(Some(receiving));
+                    Err(e)
+                }
+            }
         });
-        let file = match written {
-            Ok(file) => file,
+        let mut receiving = match written {
+            Ok(receiving) => receiving,
             Err(e) if files::is_full(&e) => {
                 log::warn!("no room for the leader's snapshot: {e}. It will be offered again");
                 self.remove(&path)?;
@@ -227,16 +273,42 @@ impl<F: FileSystem> Snapshots<F> {
             }
             Err(e) => return Err(DiskFailure(format!("{}: {e}", path.display()))),
         };
+        if let Err(unusable) = receiving.restore_piece(data, &path) {
+            self.discard(Some(receiving));
+            return self.refuse(&path, &unusable.text());
+        }
         if !done {
-            self.receiving = Some(file);
+            self.receiving = Some(receiving);
             return Ok(None);
         }
-        match restore(self.data_dir.fs(), &path, meta.index, self.limits) {
-            Ok((found, _)) if found != meta => {
-                self.refuse(&path, "its head is not the one that was announced")
-            }
-            Ok((_, store)) => self.install(&file, meta, store),
+        match receiving.finish(&meta, &path) {
+            Ok((file, store)) => self.install(&file, meta, store),
             Err(unusable) => self.refuse(&path, &unusable.text()),
+        }
+    }
+
+    fn begin_receiving(&self, path: &Path, meta: &SnapshotMeta) -> io::Result<Receiving<F::File>> {
+        Ok(Receiving {
+            file: self.data_dir.fs().create(path)?,
+            parser: SnapshotParser::new(path, meta.index),
+            restore: Restore::new(self.limits),
+        })
+    }
+
+    /// Drops a snapshot that is not whole; its key space is freed bit by bit.
+    fn discard(&mut self, receiving: Option<Receiving<F::File>>) {
+        if let Some(receiving) = receiving {
+            let store = receiving.restore.abandon();
+            self.discarded.push(Discarded::new(store));
+        }
+    }
+
+    /// Frees a part of a key space that was dropped.
+    pub fn free_some(&mut self) {
+        if let Some(discarded) = self.discarded.last_mut()
+            && !discarded.free_some()
+        {
+            self.discarded.pop();
         }
     }
 
@@ -274,21 +346,21 @@ pub fn restore<F: FileSystem>(
     index: Index,
     limits: HistoryLimits,
 ) -> Result<(SnapshotMeta, Store), Unusable> {
-    let mut reader = SnapshotFileReader::open(fs, path, index)?;
     let mut restore = Restore::new(limits);
-    let failed = |e: BadSnapshot| Unusable::Damaged(format!("{}: {}", path.display(), e.0));
-    while let Some(chunk) = reader.next()? {
-        restore.chunk(&chunk).map_err(failed)?;
-    }
-    let store = restore.finish().map_err(failed)?;
-    Ok((reader.into_meta(), store))
+    let meta = snapfile::read_file(fs, path, index, |chunk| {
+        restore_chunk(&mut restore, chunk, path)
+    })?;
+    let store = restore.finish().map_err(|e| damaged(path, &e))?;
+    Ok((meta, store))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::command::{Command, KeyPath};
     use crate::core::machine::{Founding, Machine, Settings};
     use crate::core::raft::{PeerId, Term};
+    use crate::core::store::SnapshotStep;
     use std::fs;
     use wal::os::Os;
 
@@ -442,5 +514,57 @@ mod tests {
             receive(&whole, 0),
             Some(SnapshotIn::Installed { .. })
         ));
+    }
+
+    /// Each piece is checked and restored when it arrives, so the work is not left to the last one.
+    #[test]
+    fn damage_is_found_with_the_piece_that_has_it() {
+        let (_dir, mut from) = folder();
+        let mut store = Store::new(LIMITS);
+        for n in 0..500 {
+            let command = Command::Set {
+                path: KeyPath::new(&format!("/key{n}")),
+                value: Some("value".into()),
+                lease: None,
+            };
+            store.apply(&command).expect("it is set");
+        }
+        store.snapshot_begin();
+        assert!(carry_out(&mut from, SnapshotOut::Begin(meta(9))).is_none());
+        let mut step = SnapshotStep::More;
+        while step == SnapshotStep::More {
+            let mut chunk = Vec::new();
+            step = store.snapshot_chunk(1000, &mut chunk);
+            assert!(carry_out(&mut from, SnapshotOut::Chunk(chunk)).is_none());
+        }
+        carry_out(&mut from, SnapshotOut::Finish);
+        let (whole, _) = piece(&mut from, 9, 0).expect("it is there");
+        let (_dir, mut to) = folder();
+        let mut receive = |data: &[u8], offset| {
+            carry_out(
+                &mut to,
+                SnapshotOut::Receive {
+                    meta: meta(9),
+                    offset: offset as u64,
+                    data: data.into(),
+                    done: offset + data.len() == whole.len(),
+                },
+            )
+        };
+        let mut bad = whole.clone();
+        bad[5_000] ^= 1;
+        assert!(receive(&bad[..4_000], 0).is_none());
+        let report = receive(&bad[4_000..8_000], 4_000);
+        assert!(matches!(report, Some(SnapshotIn::Refused)));
+        let mut offset = 0;
+        for part in whole.chunks(3_000) {
+            let report = receive(part, offset);
+            offset += part.len();
+            let is_installed = matches!(report, Some(SnapshotIn::Installed { .. }));
+            assert_eq!(is_installed, offset == whole.len());
+        }
+        while !to.discarded.is_empty() {
+            to.free_some();
+        }
     }
 }
