@@ -87,7 +87,10 @@ impl Subject {
         let Some(program) = self.program() else {
             return true;
         };
-        let is_there = Command::new(&program).arg("-v").output().is_ok();
+        // Not started to find out: each has another flag that starts no server.
+        let folders = std::env::var_os("PATH").unwrap_or_default();
+        let mut folders = std::env::split_paths(&folders);
+        let is_there = folders.any(|folder| folder.join(&program).is_file());
         if !is_there {
             println!("skipped: {} ({program} is not installed)", self.name());
         }
@@ -296,19 +299,9 @@ fn events(server: &Running, load: &Load) -> [f64; 3] {
     ]
 }
 
-/// What the command line asks for.
-pub struct Rounds {
-    /// How often each subject is measured.
-    pub count: usize,
-    /// How long a load lasts.
-    pub duration: Duration,
-    /// Whether other processes may be busy.
-    pub may_be_busy: bool,
-}
-
 /// Measures and prints the tables of the areas that `which` names: `writes`, `reads`, `events` or
-/// `all`.
-pub fn report(which: &str, rounds: &Rounds) {
+/// `all`. Each subject is measured `rounds` times, with loads of this duration.
+pub fn report(which: &str, rounds: usize, duration: Duration, may_be_busy: bool) {
     let areas = [
         ("writes", Area::Writes, vec![1, 16, 64, 256]),
         ("reads", Area::Reads, vec![16, 64, 256]),
@@ -320,11 +313,11 @@ pub fn report(which: &str, rounds: &Rounds) {
         }
         let subjects = area.subjects();
         let names: Vec<&str> = subjects.iter().map(|s| s.name()).collect();
-        alternate(&names, rounds.count, &area.rows(&connections), |i| {
-            if !rounds.may_be_busy {
+        alternate(&names, rounds, &area.rows(&connections), |i| {
+            if !may_be_busy {
                 crate::quiet::wait();
             }
-            area.measure(subjects[i], &connections, rounds.duration)
+            area.measure(subjects[i], &connections, duration)
         });
         println!();
     }

@@ -12,13 +12,17 @@
 //!   a quiet machine: see `rivals`, `quiet`.
 //! - `--cluster` puts three machines against three: see `cluster`.
 //! - `--reads` compares linearizable reads with plain ones: see `reads`.
+//! - `--curves all` (or `quick`) shows how the figures grow with keys, connections, watchers, values
+//!   and machines: see `curves`.
 //! - `--soak MINUTES` disturbs five of tern: see `soak`.
 //! - `--mappings` shows where the memory of an idle tern is: see `mappings`.
 mod cluster;
+mod curves;
 #[allow(dead_code)]
 mod driver;
 mod floors;
 mod mappings;
+mod plot;
 mod proc;
 mod quiet;
 mod reads;
@@ -183,6 +187,15 @@ impl Server {
         }
         server.first_answer = started.elapsed();
         server
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How long the first answer took after the start.
+    fn first_answer(&self) -> Duration {
+        self.first_answer
     }
 
     fn pid(&self) -> u32 {
@@ -393,12 +406,12 @@ fn main() {
         return mappings::report(&kinds);
     }
     if let Some(which) = value("--rivals") {
-        let rounds = rivals::Rounds {
-            count: pairs,
-            duration,
-            may_be_busy: args.iter().any(|a| a == "--busy"),
-        };
-        return rivals::report(&which, &rounds);
+        let may_be_busy = args.iter().any(|a| a == "--busy");
+        return rivals::report(&which, pairs, duration, may_be_busy);
+    }
+    if let Some(extent) = value("--curves") {
+        let extent = curves::Extent::named(&extent).expect("--curves all, or quick");
+        return curves::report(extent);
     }
     if args.iter().any(|a| a == "--reads") {
         return reads::report(pairs, &connections, duration);
