@@ -323,8 +323,10 @@ impl Machine {
     /// membership.
     pub fn on_room(&mut self, free_bytes: u64) {
         self.common.free_bytes = free_bytes;
-        if let MachineMode::Member(member) = &mut self.mode {
-            member.on_room(free_bytes);
+        if let MachineMode::Member(member) = &mut self.mode
+            && member.on_room(free_bytes)
+        {
+            self.common.peers.on_room();
         }
         self.check_invariants();
     }

@@ -14,10 +14,12 @@
 //!    address for `MISSING_US`. So the copy of a data directory does not take the place of the
 //!    original while that one restarts (`addresses`).
 //!
-//! Each peer is pinged: raft waits longer for answers over a slow link (`round_trips`).
+//! Each peer is pinged: raft waits longer for answers over a slow link (`round_trips`). What a peer that
+//! is not a member sends is bounded (`budget`).
 //!
 //! Must not decide anything about raft. Start with [`Peers::follow`] and [`Peers::on_hello`].
 mod addresses;
+mod budget;
 mod dialling;
 mod ended;
 mod episode;
@@ -53,13 +55,6 @@ const SILENT_US: u64 = 300_000;
 /// A member counts as missing when no machine with its id has answered at its listed address, and
 /// none of its links was heard, for this time, in microseconds.
 const MISSING_US: u64 = 2_000_000;
-/// The most peers that are not members. Each costs two sockets at most.
-const STRANGERS_MAX: usize = 32;
-/// The bytes that a peer that is not a member may send before the log here must have grown by what
-/// such peers send. A leader that this machine does not know yet sends far less ahead of an answer.
-const STRANGER_BYTES_MAX: u64 = 64 << 20;
-/// How long the hellos of a peer that has used up its bytes are refused, in microseconds.
-const BLOCK_US: u64 = 10_000_000;
 
 /// Names a link. Never used twice by a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -541,26 +536,6 @@ impl Peers {
         self.admit_address(now, hello)
     }
 
-    fn check_room(&mut self, now: Now, id: PeerId) -> Result<(), HelloRefusal> {
-        match self.peers.get(&id) {
-            Some(peer) if now.mono_us < peer.blocked_until_us => Err(HelloRefusal::Busy),
-            Some(_) => Ok(()),
-            None => {
-                self.peers.retain(|_, peer| {
-                    let has_link = peer.dialled.is_some() || peer.accepted.is_some();
-                    let is_blocked = now.mono_us < peer.blocked_until_us;
-                    peer.is_member || has_link || is_blocked || peer.leave_us.is_some()
-                });
-                let strangers = self.peers.values().filter(|p| !p.is_member);
-                if strangers.count() < STRANGERS_MAX {
-                    Ok(())
-                } else {
-                    Err(HelloRefusal::Busy)
-                }
-            }
-        }
-    }
-
     // -- what happens to links
 
     /// Something has happened to a link. Events of links that were closed here are ignored.
@@ -594,19 +569,8 @@ impl Peers {
         if peer.is_member {
             return;
         }
-        peer.spent_bytes += bytes;
-        if peer.spent_bytes > STRANGER_BYTES_MAX {
-            peer.spent_bytes = 0;
-            peer.blocked_until_us = now.mono_us + BLOCK_US;
+        if peer.has_spent_all(now, bytes) {
             self.drop_link(id, "it is not a member, and what it sends leads nowhere");
-        }
-    }
-
-    /// A message of this peer has made the log here grow, or the snapshot that is received: what the
-    /// peer has sent was of use.
-    pub fn on_progress(&mut self, from: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.spent_bytes = 0;
         }
     }
 

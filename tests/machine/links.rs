@@ -90,3 +90,26 @@ fn protocol_11_what_an_unknown_member_sends_is_refunded_by_its_own_progress() {
     let again = rig.machine.on_hello(rig.now, &hello, "10.0.0.9");
     assert_eq!(again.map(|_| ()), Err(HelloRefusal::Busy));
 }
+
+/// A member without room takes nothing. Once there is room, the bytes that led nowhere meanwhile do
+/// not keep out a leader that this member does not know yet.
+#[test]
+fn protocol_11_what_came_without_room_is_forgiven() {
+    let mut cluster = cluster(3, settings(1));
+    let id = *cluster.rigs.keys().last().expect("a member");
+    let mut rig = cluster.rigs.remove(&id).expect("a member").restart();
+    rig.turn();
+    rig.machine.on_room(0);
+    let hello = hello(&rig, UNKNOWN);
+    let admitted = rig.machine.on_hello(rig.now, &hello, "10.0.0.9");
+    let (link, _) = admitted.expect("it knows the number of the cluster");
+    while rig.machine.peer_of(link).is_some() {
+        let event = LinkEvent::Heard(STEP_BYTES);
+        rig.machine.on_link(rig.now, link, event);
+    }
+    let refused = rig.machine.on_hello(rig.now, &hello, "10.0.0.9");
+    assert_eq!(refused.map(|_| ()), Err(HelloRefusal::Busy));
+    rig.machine.on_room(64 << 20);
+    let admitted = rig.machine.on_hello(rig.now, &hello, "10.0.0.9");
+    assert_eq!(admitted.map(|_| ()), Ok(()));
+}

@@ -246,9 +246,12 @@ impl MemberMode {
         }
     }
 
-    /// The log on the disk is sure to have room for `free_bytes` bytes of records.
-    pub(super) fn on_room(&mut self, free_bytes: u64) {
+    /// The log on the disk is sure to have room for `free_bytes` bytes of records. Returns whether it
+    /// had none before and has some now.
+    pub(super) fn on_room(&mut self, free_bytes: u64) -> bool {
+        let had_room = self.replica.raft().has_duty_room();
         self.replica.on_room(free_bytes);
+        !had_room && self.replica.raft().has_duty_room()
     }
 
     /// The disk's room has changed.

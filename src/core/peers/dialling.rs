@@ -45,15 +45,16 @@ pub(super) struct DialTarget {
     /// When it is dialled next, in microseconds; `None`: not now.
     redial_us: Option<u64>,
     failures: u32,
-    /// The member that has answered there last. It is not dialled there while it has a link.
-    answered_by: Option<PeerId>,
+    /// The member that has answered there last, and the peer URL that it advertised. It is not dialled
+    /// there while it has a link and still advertises that URL.
+    answered_by: Option<(PeerId, Box<str>)>,
 }
 
 impl DialTarget {
-    /// The member `from` has answered on a link that may be this address's.
-    fn on_answer(&mut self, link: LinkId, from: PeerId) {
+    /// A member has answered on a link that may be this address's.
+    fn on_answer(&mut self, link: LinkId, hello: &Hello) {
         if self.link == Some(link) {
-            self.answered_by = Some(from);
+            self.answered_by = Some((hello.from, hello.peer_url.clone()));
         }
     }
 
@@ -126,7 +127,7 @@ impl Peers {
     }
 
     /// A member tells its address by other means than a hello: it is dialled once, and the answer
-    /// decides.
+    /// decides. Another member that has answered there before may have moved.
     pub fn on_hint(&mut self, now: Now, url: &str) {
         self.add_addresses(now, [url]);
         let mut targets = self.targets.iter_mut();
@@ -134,6 +135,7 @@ impl Peers {
         if let Some(target) = target
             && target.link.is_none()
         {
+            target.answered_by = None;
             target.redial_us = Some(now.mono_us);
         }
         self.rearm();
@@ -270,8 +272,8 @@ impl Peers {
         let mut peers = self.peers.iter();
         let is_listed =
             peers.any(|(id, p)| p.is_member && p.peer_url == url && !self.has_open_dialled(*id));
-        let answered_by = self.targets[place].answered_by;
-        let is_linked = answered_by.is_some_and(|id| self.has_open_dialled(id));
+        let answered_by = self.targets[place].answered_by.as_ref();
+        let is_linked = answered_by.is_some_and(|(id, url)| self.is_linked_at(*id, url));
         if is_linked || is_listed || url == self.me.peer_url || self.links.values().any(is_dialled)
         {
             self.targets[place].failures += 1;
@@ -280,6 +282,13 @@ impl Peers {
         let hello = self.me.hello(None, &self.members);
         let link = self.order_dial(now, None, url, attempt, hello);
         self.targets[place].link = Some(link);
+    }
+
+    /// Whether the member has a dialled link that is open, and advertises this peer URL on it.
+    fn is_linked_at(&self, id: PeerId, peer_url: &str) -> bool {
+        let link = self.peers.get(&id).and_then(|peer| peer.dialled);
+        link.map(|link| &self.links[&link])
+            .is_some_and(|link| link.process().is_some() && *link.advertised.0 == *peer_url)
     }
 
     /// Dials `url`, the listed address of `peer`, with a hello.
@@ -349,7 +358,7 @@ impl Peers {
                 self.drop_link(former, "the member has answered at another address");
             }
             for target in &mut self.targets {
-                target.on_answer(id, hello.from);
+                target.on_answer(id, hello);
             }
         }
         self.insert_open(now, id, hello, url.clone());

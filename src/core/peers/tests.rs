@@ -1,5 +1,6 @@
 //! Interleavings of links among machines that share a list of members. Addresses are URLs that one
 //! machine at a time listens on.
+use super::budget::{BLOCK_US, STRANGER_BYTES_MAX, STRANGERS_MAX};
 use super::*;
 use crate::core::raft::Member;
 
@@ -319,6 +320,36 @@ fn protocol_10_a_member_that_has_moved_is_found_and_its_address_is_proposed() {
     site.pass_ms(1_000);
     assert!(site.peers(0).new_addresses().is_empty());
     assert!(site.is_linked(0, moved));
+}
+
+/// A member moves to an address at which another member was. Its list is so old that it does not
+/// have the leader, which dials where the member says that it is.
+#[test]
+fn protocol_10_a_member_is_dialled_where_another_one_was() {
+    let mut site = Site::of(&["a", "b", "c"]);
+    let now = site.now;
+    site.processes[0].peers.on_leader(now, Some(PeerId(1)));
+    let mut old_list = members(&["a", "gone", "gone"]);
+    old_list.members.remove(0);
+    // Member 2 is at x for a while, and back at b.
+    site.stop(1);
+    let at_x = site.start(2, "x", &old_list);
+    site.pass_ms(3_000);
+    let now = site.now;
+    site.processes[0].peers.on_hint(now, &url("x"));
+    site.pass_ms(100);
+    assert!(site.is_linked(0, at_x));
+    site.stop(at_x);
+    let back = site.start(2, "b", &members(&["a", "b", "c"]));
+    site.stop(2);
+    site.pass_ms(3_000);
+    assert!(site.is_linked(0, back));
+    let moved = site.start(3, "x", &old_list);
+    let now = site.now;
+    site.processes[0].peers.on_hint(now, &url("x"));
+    site.pass_ms(100);
+    assert!(site.is_linked(0, moved));
+    assert!(site.is_linked(0, back));
 }
 
 /// No member is at its listed address any more.
