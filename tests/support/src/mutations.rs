@@ -50,7 +50,8 @@ pub struct TextChange {
 pub enum Catcher {
     /// Any check of the simulator, within this processor time in seconds.
     Simulator(u64),
-    /// A test target of the package `tern` (`lib`: its unit tests), and the filter of its tests.
+    /// A test target of the package `tern` (`lib`: its unit tests) or of another one
+    /// (`PACKAGE/TARGET`), and the filter of its tests.
     Test(String, String),
 }
 

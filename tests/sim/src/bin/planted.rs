@@ -243,11 +243,12 @@ impl Mutants {
     }
 }
 
-/// The arguments of cargo for a test target; `lib` are the unit tests.
+/// The arguments of cargo for a test target (`Catcher::Test`).
 fn test_args(target: &str) -> Vec<&str> {
-    match target {
-        "lib" => vec!["--lib"],
-        _ => vec!["--test", target],
+    match target.split_once('/') {
+        Some((package, test)) => vec!["-p", package, "--test", test],
+        None if target == "lib" => vec!["--lib"],
+        None => vec!["--test", target],
     }
 }
 
