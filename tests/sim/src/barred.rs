@@ -35,20 +35,24 @@ impl Directory {
         Ok(())
     }
 
-    /// `standby_info` is written. `incarnation` is the number of the directory.
-    pub fn on_standby_info(
-        &mut self,
+    /// `standby_info` is to be written. `incarnation` is the number of the directory.
+    pub fn check_standby_info(
+        &self,
         slot: usize,
         info: &StandbyInfo,
         incarnation: u64,
         truth: &Truth,
     ) -> Checked {
-        self.is_told |= info.is_barred;
         if info.is_barred && !self.is_barred(incarnation, truth) {
             let text = format!("m{slot} was not removed for good, and does not ask to join");
             return violation("bars-without-removal", text);
         }
         Ok(())
+    }
+
+    /// `standby_info` was written. Where that fails the process ends, and the next one may not know.
+    pub fn on_standby_info(&mut self, info: &StandbyInfo) {
+        self.is_told |= info.is_barred;
     }
 
     /// Its machine asks to join.

@@ -7,6 +7,7 @@ use super::barred::Directory;
 use super::calls::{Calling, Leg};
 use super::checks::{Contact, Seen, check_changes, check_send, describe, lost_entries};
 use super::clients::Client;
+use super::copies::CopyRun;
 use super::disk::{Disk, Lies};
 use super::duties::Duties;
 use super::http::{Conn, Front};
@@ -60,6 +61,8 @@ impl Host {
             life: 0,
             lies,
             peer_url: peer_url(slot, 0),
+            copy_of: None,
+            stays_learner: false,
             has_moved: false,
             wound: None,
             started_us: 0,
@@ -91,8 +94,10 @@ pub struct Running {
     pub log: MemLog,
     pub seen: Seen,
     shown: Shown,
-    /// Since when it leads, has nothing to commit, and has a node that is due.
-    overdue_since_us: Option<u64>,
+    /// It leads, and has a node that is due.
+    overdue: Option<look::Overdue>,
+    service: look::Service,
+    rest: look::Rest,
     /// Where the log ended after the last turn.
     ended: u64,
     pub contact: Contact,
@@ -136,6 +141,10 @@ pub struct Host {
     pub lies: Lies,
     /// The peer URL that its next process gets; another one only while it is down.
     pub peer_url: Box<str>,
+    /// The slot of the machine of whose data directory it runs a copy.
+    pub copy_of: Option<usize>,
+    /// Its disk is full from its admission on: it stays a learner.
+    pub stays_learner: bool,
     /// It alone was given another address.
     pub has_moved: bool,
     /// It has lost data: under which id, and how far the log was committed then.
@@ -227,6 +236,10 @@ pub enum Phase {
     Setup,
     Faults,
     Healing,
+    /// A second process of a member runs.
+    Copy,
+    /// One member went on alone, and the others come back.
+    Return,
     Done,
 }
 
@@ -294,6 +307,9 @@ pub struct World {
     /// While healing: since when the members should become equal, and whether they have.
     pub equal_since_us: u64,
     pub was_equal: bool,
+    /// A second process of a member runs before the seed ends.
+    pub ends_with_copy: bool,
+    pub copy_run: Option<CopyRun>,
     /// All connections between machines, by their numbers.
     connections: BTreeMap<u64, links::Connection>,
     last_connection: u64,
@@ -404,6 +420,8 @@ impl World {
             phase_since_us: 0,
             equal_since_us: 0,
             was_equal: false,
+            ends_with_copy: false,
+            copy_run: None,
             connections: BTreeMap::new(),
             last_connection: 0,
             waits: Vec::new(),
@@ -422,8 +440,11 @@ impl World {
         world
     }
 
-    /// A machine's command line has other settings from the next start on.
-    pub fn retune(&mut self, slot: usize) {
+    /// A machine's command line may have other settings from this start on.
+    pub fn maybe_retune(&mut self, slot: usize) {
+        if !self.p.is_unequal || !self.rng.chance(100_000) {
+            return;
+        }
         let tuning = self.p.draw_tuning(&mut self.rng);
         self.configs[slot] = disk_config(&self.p, slot, &tuning);
         let host = &mut self.hosts[slot];
@@ -439,7 +460,7 @@ impl World {
     pub fn settings(&self, slot: usize) -> Settings {
         let tuning = &self.hosts[slot].tuning;
         Settings {
-            name: name_of(slot),
+            name: name_of(self.hosts[slot].copy_of.unwrap_or(slot)),
             client_url: client_url(slot),
             peer_url: self.hosts[slot].peer_url.clone(),
             heartbeat_ms: tuning.heartbeat_ms,
@@ -460,6 +481,7 @@ impl World {
         self.hosts[slot].directory = Directory::default();
         self.hosts[slot].is_founder = false;
         self.hosts[slot].full = false;
+        self.hosts[slot].stays_learner = false;
         self.hosts[slot].shown = 0;
         self.queue.push(self.now_us + after_us, Ev::Start { slot });
     }

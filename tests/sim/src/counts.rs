@@ -20,6 +20,10 @@ pub struct Counts {
     pub calls: u64,
     /// How often a machine became a standby, or a standby a member.
     pub switches: u64,
+    /// Second processes of members, each a whole machine.
+    pub copies: u64,
+    /// Members that went on alone.
+    pub forced: u64,
     /// From the healing until all were equal, in thousandths of an election timeout.
     pub converged_milli: u64,
     /// From the healing until the cluster had its size and all others were standbys, in
@@ -44,5 +48,7 @@ impl Counts {
         self.watched += other.watched;
         self.calls += other.calls;
         self.switches += other.switches;
+        self.copies += other.copies;
+        self.forced += other.forced;
     }
 }

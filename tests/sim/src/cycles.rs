@@ -81,7 +81,7 @@ fn one_cycle(world: &mut World, cycle: u64) {
     world.trace.note(slot, "cycle", cycle, id, term);
     let cut_first = world.rng.chance(600_000);
     if cut_first {
-        world.net.cut_off(slot);
+        world.net.cut_off(|other| other == slot);
         let before = world.rng.below(4_000);
         pass(world, before);
     }
@@ -98,7 +98,7 @@ fn one_cycle(world: &mut World, cycle: u64) {
         // Somewhere between the request and the word of it.
         let us = world.rng.below(30);
         pass(world, us);
-        world.net.cut_off(slot);
+        world.net.cut_off(|other| other == slot);
     }
     wait_for(world, "the removal", |w| w.truth.removed.contains_key(&id));
     let away = world.rng.below(20_000);

@@ -78,6 +78,14 @@ struct Completion<T> {
     what: T,
 }
 
+/// The sync of a term and vote that runs.
+#[derive(Debug)]
+struct StateJob {
+    /// Its first call of the file system. `None`: they were made among those of the log.
+    from: Option<u64>,
+    sync: Completion<StateSeq>,
+}
+
 /// A report about a snapshot file. `meta` is that of a snapshot made here.
 struct SnapshotReport {
     meta: Option<SnapshotMeta>,
@@ -99,7 +107,7 @@ pub struct Disk {
     durable: u64,
     last: u64,
     /// The parts of the running job that are not reported.
-    state_job: Option<Completion<StateSeq>>,
+    state_job: Option<StateJob>,
     log_job: Option<Completion<Lsn>>,
     /// The snapshot that is being written here, and what its file is made of.
     writing: Option<SnapshotMeta>,
@@ -251,13 +259,15 @@ impl Disk {
         self.real.has_work() || (self.lies.no_state && !self.states.is_empty())
     }
 
-    /// Starts a job if none is running: term and vote, then the log. Returns which of the two it
-    /// has.
+    /// Starts a sync of term and vote unless one is running, and one of the log unless either is.
+    /// A term and vote may become durable before or after the records that were being synced when
+    /// it came (PROTOCOL 1), but before those that follow (2). Returns which of the two it has
+    /// started.
     pub fn start_job(&mut self, now_us: u64) -> (bool, bool) {
-        let is_running = self.state_job.is_some() || self.log_job.is_some();
-        if is_running || self.has_failed() || !self.has_work() {
+        if self.state_job.is_some() || self.has_failed() || !self.has_work() {
             return (false, false);
         }
+        let from = self.image.fs.made();
         let started = self.real.start_state_sync();
         self.note(started);
         let polled = self.real.poll_sync(now_us);
@@ -265,7 +275,17 @@ impl Disk {
         let untrue = self.states.back().filter(|_| self.lies.no_state);
         let seq = report.state.or(untrue.map(|state| state.seq));
         let calls = self.image.fs.made();
-        self.state_job = seq.map(|what| Completion { calls, what });
+        self.state_job = seq.map(|what| StateJob {
+            from: (calls > from).then_some(from),
+            sync: Completion { calls, what },
+        });
+        if let Some(running) = &mut self.log_job {
+            if let Some(lsn) = report.lsn {
+                // What became durable with it.
+                *running = Completion { calls, what: lsn };
+            }
+            return (self.state_job.is_some(), false);
+        }
         let started = self.real.start_sync(now_us);
         self.note(started);
         let polled = self.real.poll_sync(now_us);
@@ -281,8 +301,12 @@ impl Disk {
 
     /// Term and vote of the running job are durable: the number to report to the core.
     pub fn end_state_sync(&mut self) -> StateSeq {
-        let Completion { calls, what } = self.state_job.take().expect("a job was running");
-        self.image.fs.let_through(calls);
+        let StateJob { from, sync } = self.state_job.take().expect("a job was running");
+        let Completion { calls, what } = sync;
+        match from {
+            Some(from) => self.image.fs.let_through_alone(from, calls),
+            None => self.image.fs.let_through(calls),
+        }
         while let Some(state) = self.states.front().copied()
             && state.seq <= what
         {
@@ -449,6 +473,12 @@ impl Disk {
     /// # Errors
     /// The recovery refuses the disk, or finds what it must not.
     pub fn crash(self, rng: &mut Rng, config: &Config) -> Result<Image, String> {
+        let state_job = self.state_job.as_ref();
+        if let Some((from, calls)) = state_job.and_then(|job| Some((job.from?, job.sync.calls)))
+            && rng.chance(500_000)
+        {
+            self.image.fs.let_through_alone(from, calls);
+        }
         let fs = self.image.fs.cut_power(rng);
         fs.plan_nothing();
         let mut found = Image::read(&fs, config)?;

@@ -45,8 +45,18 @@ impl World {
             + SETTLE_US
             + self.lines_us();
         if self.is_settled() {
-            self.counts.settled_ms = since_us / 1_000;
-            self.enter(Phase::Done);
+            if self.counts.settled_ms == 0 {
+                self.counts.settled_ms = since_us / 1_000;
+                self.ends_with_copy = self.rng.chance(250_000);
+            }
+            if self.ends_with_copy && since_us <= CALM_TIMEOUTS * election_us + CALM_US {
+                return;
+            }
+            if self.ends_with_copy && self.maybe_begin_copy() {
+                self.enter(Phase::Copy);
+            } else {
+                self.end_settled();
+            }
         } else if since_us > bound_us {
             let text = self.why_not_equal();
             self.fail(violation("settling", text));
@@ -58,6 +68,16 @@ impl World {
     pub fn lines_us(&self) -> u64 {
         let trips_us = CONVERGE_TRIPS * 2 * self.p.net.line_us;
         4 * self.p.line_allowance_us() + trips_us
+    }
+
+    /// The cluster is settled and was looked at: the seed ends, now and then with a lost majority.
+    pub fn end_settled(&mut self) {
+        let is_forced = self.rng.chance(200_000) && self.maybe_force();
+        self.enter(if is_forced {
+            Phase::Return
+        } else {
+            Phase::Done
+        });
     }
 
     /// Whether a member is at another address than a machine lists for it.
@@ -221,12 +241,14 @@ impl World {
                 }
                 Place::Up(r) => {
                     let members = r.core.configuration().members.iter();
-                    let members: Vec<_> = members.map(|m| (m.id.0, m.voter)).collect();
+                    let members: Vec<_> = members
+                        .map(|m| format!("{} {} {}", m.id.0, m.voter, m.peer_url))
+                        .collect();
                     let (last, free) = (r.log.last(), r.disk.free_bytes());
                     format!("{:?} last {last} of {members:?}, room {free}", r.seen)
                 }
             };
-            text += &format!(" m{slot} {how};");
+            text += &format!(" m{slot} at {} {how};", host.peer_url);
         }
         text + &format!(" waited for {:?}", self.waits)
     }

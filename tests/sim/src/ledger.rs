@@ -42,7 +42,7 @@ impl fmt::Display for Ledger {
         write!(
             f,
             "seeds {}..{} events {} elections {} installs {} snapshots {} changes {} crashes {} losses {} repairs {} \
-             commits {} answers {} raw {} reads {} watchers {} calls {} switches {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
+             commits {} answers {} raw {} reads {} watchers {} calls {} switches {} copies {} forced {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
             self.from,
             self.from + self.seeds,
             t.events,
@@ -60,6 +60,8 @@ impl fmt::Display for Ledger {
             t.watched,
             t.calls,
             t.switches,
+            t.copies,
+            t.forced,
             self.converged_at(500),
             self.converged_at(999),
             self.converged_at(1_000),

@@ -51,6 +51,8 @@ impl World {
                 }
             }
             Phase::Healing => self.look_at_healing(since),
+            Phase::Copy => self.look_at_copy(since),
+            Phase::Return => self.look_at_return(since),
             Phase::Faults | Phase::Done => {}
         }
         self.check_leaders();
@@ -180,12 +182,13 @@ impl World {
                 } else {
                     soon(self)
                 };
+                if Some(slot) == self.leader() && self.rng.chance(500_000) {
+                    // When it goes on, learners alone answer it, and others have a new leader.
+                    self.cut_off_with_learners();
+                }
                 self.pause(slot, until_us);
             }
-            Blow::Cut => {
-                let leader = self.leader();
-                self.net.cut(&mut self.rng, leader);
-            }
+            Blow::Cut => self.cut(),
             Blow::Mend => self.net.mend(),
             Blow::Clog => {
                 let to = self.rng.index(self.hosts.len());
@@ -209,6 +212,7 @@ impl World {
                     .position(|h| matches!(h.place, Place::Empty));
                 if let Some(free) = free {
                     self.begin_join(free, 1_000);
+                    self.hosts[free].stays_learner = self.rng.chance(300_000);
                 }
             }
             Blow::Remove => self.ask_removal(slot),
@@ -223,6 +227,40 @@ impl World {
                 self.swap(slot, other);
             }
         }
+    }
+
+    /// Cuts ways of the network; half the time those of a leader with learners.
+    fn cut(&mut self) {
+        let is_cut = self.rng.chance(500_000) && self.cut_off_with_learners();
+        if !is_cut {
+            let leader = self.leader();
+            self.net.cut(&mut self.rng, leader);
+        }
+    }
+
+    /// Cuts a leader with its learners off from all others: they answer it, and count for nothing.
+    /// Returns false if it has none.
+    fn cut_off_with_learners(&mut self) -> bool {
+        let learners = self.learners();
+        if learners.is_empty() {
+            return false;
+        }
+        let leader = self.leader();
+        let is_off = |slot| Some(slot) == leader || learners.contains(&slot);
+        self.net.cut_off(is_off);
+        true
+    }
+
+    /// Where the learners of the newest leader's configuration are.
+    fn learners(&self) -> Vec<usize> {
+        let Some(run) = self.leader().and_then(|l| self.up(l)) else {
+            return Vec::new();
+        };
+        let members = run.core.configuration().members.iter();
+        let learners = members.filter(|member| !member.voter);
+        learners
+            .filter_map(|member| self.ids.get(&member.id.0).copied())
+            .collect()
     }
 
     // -- addresses

@@ -148,11 +148,12 @@ impl Net {
         ][kind as usize]
     }
 
-    /// Cuts one machine off from all others.
-    pub fn cut_off(&mut self, slot: usize) {
-        for other in (0..self.slots).filter(|o| *o != slot) {
-            self.way(slot, other).cut = true;
-            self.way(other, slot).cut = true;
+    /// Cuts some machines off from all others.
+    pub fn cut_off(&mut self, is_off: impl Fn(usize) -> bool) {
+        for from in 0..self.slots {
+            for to in 0..self.slots {
+                self.way(from, to).cut = is_off(from) != is_off(to);
+            }
         }
     }
 

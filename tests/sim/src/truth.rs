@@ -162,6 +162,12 @@ impl Truth {
         self.committed.len() as u64
     }
 
+    /// The etcd index after this entry, if it is committed.
+    pub fn etcd_after(&self, index: u64) -> Option<u64> {
+        let at = index.checked_sub(1)? as usize;
+        self.etcd_at.get(at).copied()
+    }
+
     pub fn committed_term(&self, index: u64) -> Option<u64> {
         self.committed
             .get(index.checked_sub(1)? as usize)

@@ -107,6 +107,16 @@ enum Call {
     SyncFolder(PathBuf),
 }
 
+impl Call {
+    /// The file that it concerns; `None`: names.
+    fn file(&self) -> Option<usize> {
+        match self {
+            Call::Change(number, _) | Call::Sync(number) => Some(*number),
+            Call::Name(_) | Call::SyncFolder(_) => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Inode {
     live: Content,
@@ -124,9 +134,10 @@ struct Disk {
     /// The changes to names since the last sync of their folders, oldest first.
     unsynced_names: Vec<NameOp>,
     locked: Vec<PathBuf>,
-    /// Calls that have not reached the disk side, oldest first.
-    held: VecDeque<Call>,
-    /// How many calls have reached it.
+    /// The calls since the oldest one that has not reached the disk side. `None`: it has reached the
+    /// disk side before older ones.
+    held: VecDeque<Option<Call>>,
+    /// How many calls were made before those of `held`.
     passed: u64,
     is_holding: bool,
     /// How many bytes files may have in all; `None`: any number.
@@ -226,6 +237,13 @@ impl SimFs {
         self.0.borrow_mut().let_through(made);
     }
 
+    /// The calls after the first `from` up to the `made`-th have reached the disk side. Older ones
+    /// stay where they are, unless both concern the same file or either changes names: the two were
+    /// made by jobs that run at a time.
+    pub fn let_through_alone(&self, from: u64, made: u64) {
+        self.0.borrow_mut().let_through_alone(from, made);
+    }
+
     /// The power fails. Returns the disk that is left, as a restart finds it.
     pub fn cut_power(&self, rng: &mut Rng) -> SimFs {
         let mut disk = self.0.borrow().clone();
@@ -275,7 +293,9 @@ impl SimFs {
             Node::Folder => true,
             Node::File(number) => disk.inodes[*number].unsynced.is_empty(),
         };
-        disk.held.is_empty() && disk.unsynced_names.is_empty() && disk.names.values().all(is_synced)
+        disk.held.iter().all(Option::is_none)
+            && disk.unsynced_names.is_empty()
+            && disk.names.values().all(is_synced)
     }
 
     /// The content of a file, as the process sees it; `None` if there is none.
@@ -360,8 +380,9 @@ impl Disk {
             Call::Sync(_) | Call::SyncFolder(_) => {}
         }
         if self.is_holding || !self.held.is_empty() {
-            self.held.push_back(call);
+            self.held.push_back(Some(call));
         } else {
+            self.passed += 1;
             self.reach(call);
         }
     }
@@ -370,13 +391,31 @@ impl Disk {
         while self.passed < made
             && let Some(call) = self.held.pop_front()
         {
-            self.reach(call);
+            self.passed += 1;
+            if let Some(call) = call {
+                self.reach(call);
+            }
+        }
+    }
+
+    fn let_through_alone(&mut self, from: u64, made: u64) {
+        let first = from.saturating_sub(self.passed) as usize;
+        let end = made.saturating_sub(self.passed) as usize;
+        let older: Vec<_> = self.held.range(..first).flatten().map(Call::file).collect();
+        let mut own = self.held.range(first..end).flatten().map(Call::file);
+        let is_shared = |file: Option<usize>| file.is_none() || older.contains(&file);
+        if older.contains(&None) || own.any(is_shared) {
+            return self.let_through(made);
+        }
+        for at in first..end {
+            if let Some(call) = self.held[at].take() {
+                self.reach(call);
+            }
         }
     }
 
     /// A call reaches the disk side.
     fn reach(&mut self, call: Call) {
-        self.passed += 1;
         match call {
             Call::Change(number, change) => self.inodes[number].unsynced.push(change),
             Call::Sync(number) if self.lie != Lie::Files => {

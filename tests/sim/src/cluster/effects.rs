@@ -36,6 +36,7 @@ impl World {
         self.check_reports(slot, &fx.facts)?;
         let before = run.seen;
         run.seen = seen_of(&run.core);
+        self.follow_removal(slot, run, &before)?;
         if has_changed && run.seen.leads {
             check_changes(run)?;
         }
@@ -44,6 +45,7 @@ impl World {
             // The process ends at once: nothing leaves it any more.
             return Ok(());
         }
+        self.check_serves(slot, run, fx)?;
         self.note_shown(run, fx);
         let times = RemovalTimes {
             remove_delay_ms: self.p.remove_delay_ms,
@@ -245,6 +247,12 @@ impl World {
                 let directory = &mut self.hosts[slot].directory;
                 let admitted = directory.on_admitted(slot, id.0, &self.truth);
                 self.fail(admitted);
+                let stays_learner = std::mem::take(&mut self.hosts[slot].stays_learner);
+                if stays_learner && self.phase == Phase::Faults {
+                    // No room for a snapshot.
+                    self.hosts[slot].full = true;
+                    run.disk.image.fs.set_room(Some(0));
+                }
             }
             Order::KeepStandbyInfo { info, gives_up_log } => {
                 if info.running && !was_standby {
@@ -255,13 +263,17 @@ impl World {
                 }
                 let incarnation = run.disk.image.incarnation;
                 let directory = &mut self.hosts[slot].directory;
-                let saved = directory.on_standby_info(slot, &info, incarnation, &self.truth);
-                self.fail(saved);
+                let checked = directory.check_standby_info(slot, &info, incarnation, &self.truth);
                 run.disk.keep_standby(&info, gives_up_log);
+                if !run.disk.has_failed() {
+                    directory.on_standby_info(&info);
+                }
+                self.fail(checked);
             }
             Order::Fail(why) => {
-                // No data directory is copied in the simulator.
-                if why.contains("another process of this member") {
+                if self.hosts[slot].copy_of.is_some() {
+                    self.on_copy_fails(&why);
+                } else if why.contains("another process of this member") {
                     let text = format!("m{slot} gives up: {why}");
                     self.fail(crate::truth::violation("false-copy", text));
                 }
@@ -295,6 +307,7 @@ impl World {
         }
         run.log = MemLog::default();
         run.shown = Shown::default();
+        run.service = look::Service::default();
         run.core.on_wiped(now, incarnation);
         run.seen = seen_of(&run.core);
         run.wake_us = u64::MAX;

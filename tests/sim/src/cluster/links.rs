@@ -97,8 +97,10 @@ impl World {
         self.last_connection += 1;
         let connection = self.last_connection;
         let dialled = self.end(slot, link);
-        self.trace
-            .note(slot, "dials", link.0, hello.to.map_or(0, |to| to.0), 0);
+        let target = self.slot_at(url);
+        let to = hello.to.map_or(0, |to| to.0);
+        let place = target.map_or(NOWHERE, |target| target as u64);
+        self.trace.note(slot, "dials", link.0, to, place);
         let promises = &self.truth.promises;
         let named = promises.on_named(hello.from.0, hello.incarnation);
         self.fail(named);
@@ -111,7 +113,7 @@ impl World {
         };
         self.connections.insert(connection, opened);
         run.links.insert(link, connection);
-        let Some(target) = self.slot_at(url) else {
+        let Some(target) = target else {
             let event = LinkEvent::Closed("nothing is at that address".into());
             let at = self.now_us + 1_000;
             return self.push_link(
@@ -280,7 +282,7 @@ impl World {
 
     /// A process on a copy of a member's data directory says hello from another address. It is let in
     /// only where the member is missing; then it says nothing more, and is gone after a while.
-    /// `is_calm`: no member is missing anywhere, so it must be refused.
+    /// `is_calm`: no member is missing to another one, so members must refuse it.
     pub fn knock_as_copy(&mut self, is_calm: bool) {
         let slot = self.rng.index(self.hosts.len());
         let original = self.rng.index(self.hosts.len());
@@ -291,6 +293,10 @@ impl World {
             return;
         };
         if !self.listens(slot) || self.is_paused(slot) || slot == original {
+            return;
+        }
+        if is_calm && !self.is_listed(slot) {
+            // It was removed, and has no link to a member yet.
             return;
         }
         let to = self.up(slot).map(|run| PeerId(run.seen.id));
@@ -321,6 +327,14 @@ impl World {
             let event = LinkEvent::Closed("the copy is gone".into());
             world.push_link(gone_us, slot, LinkEv::Event { end, event });
         });
+    }
+
+    /// Whether the leader lists the machine as a member.
+    fn is_listed(&self, slot: usize) -> bool {
+        let id = self.up(slot).map(|run| PeerId(run.seen.id));
+        let leader = self.leader().and_then(|leader| self.up(leader));
+        let members = leader.map(|run| run.core.configuration());
+        id.is_some_and(|id| members.is_some_and(|members| members.get(id).is_some()))
     }
 
     /// A process ends its side of a connection: the other side sees that after all that was sent.
@@ -410,6 +424,16 @@ impl World {
     pub(super) fn note_arrival(&mut self, connection: u64, time_us: u64) {
         if let Some(connection) = self.connections.get_mut(&connection) {
             connection.last_us = connection.last_us.max(time_us);
+        }
+    }
+
+    /// What a machine hears over a connection is not sent by a copy of a member that is there.
+    pub(super) fn check_sender(&mut self, slot: usize, connection: u64) {
+        let sender = self.connections.get(&connection);
+        let sender = sender.and_then(|c| c.other(slot)).map(|end| end.slot);
+        if let Some(original) = sender.and_then(|sender| self.hosts[sender].copy_of) {
+            let text = format!("m{slot} hears a copy of m{original}");
+            self.fail(violation("copy-is-heard", text));
         }
     }
 

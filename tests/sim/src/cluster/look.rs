@@ -2,9 +2,78 @@
 //! with the disks of all machines.
 use super::*;
 
-/// How long a leader that has nothing to commit may have a node that is due: it expires nodes at most
-/// twice a second, and none while it hands over.
+/// How long a leader may have a node that is due before it proposes its expiry: it expires nodes at
+/// most twice a second, and none while it hands over. The entry must then be committed.
 const EXPIRY_US_MAX: u64 = 1_000_000;
+
+/// A member waits so many election timeouts for a leader before it serves without one.
+const START_TIMEOUTS: u64 = 5;
+
+/// So many turns in a row a machine may be due again at the very time of the turn.
+const BUSY_TURNS_MAX: u64 = 1_000;
+
+/// The turns of a machine after which it is due again at once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rest {
+    /// The time of the last turn.
+    turn_us: u64,
+    /// How many turns in a row were at that time, and left a deadline at it.
+    busy_turns: u64,
+}
+
+impl Rest {
+    /// A turn at `now_us` leaves a deadline at `due_us`. A deadline that does not move when it is
+    /// reached keeps the processor busy and the process from its work.
+    pub(super) fn check(&mut self, slot: usize, now_us: u64, due_us: u64) -> Checked {
+        if due_us > now_us || self.turn_us != now_us {
+            self.turn_us = now_us;
+            self.busy_turns = 0;
+            return Ok(());
+        }
+        self.busy_turns += 1;
+        if self.busy_turns <= BUSY_TURNS_MAX {
+            return Ok(());
+        }
+        let text = format!("m{slot} was due at {now_us} for {BUSY_TURNS_MAX} turns");
+        violation("never-rests", text)
+    }
+}
+
+/// When a process may show its state to clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Service {
+    /// It must have applied all entries up to here: its disk had recorded them as committed.
+    recovered: u64,
+    /// It has known a leader.
+    has_been_led: bool,
+    /// It has shown its state.
+    serves: bool,
+    /// It has applied the entry that removes it.
+    is_removed: bool,
+}
+
+impl Service {
+    /// A process whose disk has recorded the entries up to `recovered` as committed.
+    pub fn new(recovered: u64) -> Service {
+        Service {
+            recovered,
+            ..Service::default()
+        }
+    }
+}
+
+/// A node that is due on a leader.
+pub struct Overdue {
+    /// The deadline on the cluster clock.
+    due_ns: u64,
+    /// The leader's term.
+    term: u64,
+    /// Since when its expiry is not proposed, in microseconds of the true time.
+    since_us: u64,
+    /// The end of the log when the time for the proposal was over, twice: an older one may have been
+    /// under way the first time.
+    ends: Vec<u64>,
+}
 
 impl World {
     /// Looks at what the machine shows of itself now; only at what changed.
@@ -61,11 +130,52 @@ impl World {
         Ok(())
     }
 
+    /// A member that has applied its own removal serves no more. A snapshot may cover the removal:
+    /// then a notice tells.
+    pub(super) fn follow_removal(&self, slot: usize, run: &mut Running, before: &Seen) -> Checked {
+        if run.service.is_removed && run.core.is_serving() {
+            let text = format!(
+                "m{slot} serves, and has applied the removal of {}",
+                before.id
+            );
+            return violation("removed-serves", text);
+        }
+        let removed = self.truth.removed.get(&before.id);
+        let is_applied = |at: u64| (before.applied + 1..=run.seen.applied).contains(&at);
+        run.service.is_removed |= removed.is_some_and(|at| is_applied(*at) && run.log.base < *at);
+        Ok(())
+    }
+
+    /// A process shows no state before it has applied what its disk had recorded as committed. It
+    /// waits for a leader too, for a while.
+    pub(super) fn check_serves(&self, slot: usize, run: &mut Running, fx: &Outputs) -> Checked {
+        run.service.has_been_led |= run.seen.leader != 0;
+        if run.service.serves || !shows(fx) {
+            return Ok(());
+        }
+        run.service.serves = true;
+        let host = &self.hosts[slot];
+        let patience_us = START_TIMEOUTS * host.tuning.election_ms * 1_000;
+        let is_late = self.now_us >= host.started_us + patience_us;
+        let Service {
+            recovered,
+            has_been_led,
+            ..
+        } = run.service;
+        if run.seen.applied >= recovered && (has_been_led || is_late) {
+            return Ok(());
+        }
+        let text = format!(
+            "m{slot} serves at {} of {recovered}, a leader was known: {has_been_led}",
+            run.seen.applied
+        );
+        violation("serves-too-early", text)
+    }
+
     /// A lone voter applies its whole log before it answers: it marks nothing for that.
     pub(super) fn note_shown(&self, run: &mut Running, fx: &Outputs) {
-        let shows = !fx.events.is_empty() || fx.answers.iter().any(|a| shows_state(&a.outcome));
         let is_lone = run.core.configuration().voters().eq([PeerId(run.seen.id)]);
-        if shows && !is_lone {
+        if shows(fx) && !is_lone {
             run.shown.on_shown(run.seen.applied, self.now_us);
         }
     }
@@ -88,29 +198,51 @@ impl World {
         run.shown.check_marked(run.seen.id, self.now_us, is_durable)
     }
 
-    /// A leader expires a node soon after its deadline on the cluster clock, unless it is paused,
-    /// has no room, or waits for a majority.
+    /// A leader expires a node soon after its deadline on the cluster clock, unless it is paused or
+    /// has no room: it proposes that in time, and then it is done with the next commit.
     pub(super) fn check_expiry(&self, slot: usize, run: &mut Running) -> Checked {
         let host = &self.hosts[slot];
         let now = self.now_of(slot, run.mono_off_us);
         let raft = run.core.raft().filter(|raft| raft.has_duty_room());
         let cluster_ns = raft.and_then(|raft| raft.cluster_ns(now));
         let due_ns = run.core.store().and_then(|s| s.next_expiry_ns());
-        let is_due = due_ns.is_some_and(|due_ns| cluster_ns.is_some_and(|now_ns| due_ns <= now_ns));
-        let is_idle = run.seen.leads && run.seen.commit == run.log.last();
+        let due_ns = due_ns.filter(|due_ns| cluster_ns.is_some_and(|now_ns| *due_ns <= now_ns));
         let is_awake = self.now_us > host.paused_until_us + 1_000;
-        if !(is_idle && is_due && is_awake) {
-            run.overdue_since_us = None;
+        let Some(due_ns) = due_ns.filter(|_| run.seen.leads && is_awake) else {
+            run.overdue = None;
             return Ok(());
-        }
-        let since_us = *run.overdue_since_us.get_or_insert(self.now_us);
+        };
+        let term = run.seen.term;
+        let overdue = run.overdue.take();
+        let overdue = overdue.filter(|o| (o.due_ns, o.term) == (due_ns, term));
+        let mut overdue = overdue.unwrap_or(Overdue {
+            due_ns,
+            term,
+            since_us: self.now_us,
+            ends: Vec::new(),
+        });
+        let is_committed = overdue
+            .ends
+            .last()
+            .is_none_or(|end| run.seen.applied >= *end);
         // A hand-over lasts as long as members wait for each other, if the order to campaign is lost.
         let hand_over_us = self.election_us() + self.p.line_allowance_us();
-        if self.now_us - since_us <= EXPIRY_US_MAX + self.election_us() + hand_over_us {
-            return Ok(());
+        let bound_us = EXPIRY_US_MAX + self.election_us() + hand_over_us;
+        if is_committed && self.now_us - overdue.since_us > bound_us {
+            if overdue.ends.len() == 2 {
+                let raft = run.core.raft().expect("a member leads");
+                let text = format!(
+                    "m{slot} leads with {} bytes of room (hands over: {}), and a node has been due since {due_ns}",
+                    run.disk.free_bytes(),
+                    raft.is_handing_over()
+                );
+                return violation("expires-late", text);
+            }
+            overdue.ends.push(run.log.last());
+            overdue.since_us = self.now_us;
         }
-        let text = format!("m{slot} leads, and a node has been due since {due_ns:?}");
-        violation("expires-late", text)
+        run.overdue = Some(overdue);
+        Ok(())
     }
 
     pub(super) fn check_commit(
@@ -159,6 +291,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Whether a client is shown the state of the key space.
+fn shows(fx: &Outputs) -> bool {
+    !fx.events.is_empty() || fx.answers.iter().any(|a| shows_state(&a.outcome))
 }
 
 /// The voters of the configuration at this index; none outside of a cluster.

@@ -20,9 +20,7 @@ impl World {
             self.hosts[slot].place = place;
             return;
         };
-        if self.p.is_unequal && self.rng.chance(100_000) {
-            self.retune(slot);
-        }
+        self.maybe_retune(slot);
         self.hosts[slot].epoch += 1;
         self.hosts[slot].started_us = self.now_us;
         let mono_off_us = self.rng.below(1_000_000_000);
@@ -60,7 +58,9 @@ impl World {
             log,
             seen: Seen::default(),
             shown: Shown::new(marked),
-            overdue_since_us: None,
+            overdue: None,
+            service: look::Service::new(marked),
+            rest: look::Rest::default(),
             ended: log_end,
             contact: Contact::default(),
             duties: Duties::default(),

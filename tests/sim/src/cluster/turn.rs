@@ -198,6 +198,7 @@ impl World {
             return;
         };
         let before = run.seen;
+        self.check_sender(slot, connection);
         assert_eq!(before.id, to, "links end with a membership");
         let message = tern::codec::peer::wire::decode(bytes).expect("it was encoded by a machine");
         let (what, a, b) = describe(&message);
@@ -305,6 +306,7 @@ impl World {
         let Some(link) = self.heard_link(slot, run, connection) else {
             return 0;
         };
+        self.check_sender(slot, connection);
         assert_eq!(run.seen.id, to, "links end with a membership");
         run.core
             .on_link(now, link, LinkEvent::Heard(bytes.len() as u64));
@@ -359,18 +361,8 @@ impl World {
         run.ended = run.log.last();
         run.contact.end_turn();
         self.heard_appends.end_turn();
-        let dues = [run.core.next_deadline(), run.disk.next_deadline()];
-        if let Some(due) = dues.into_iter().flatten().min() {
-            let mut at = due.saturating_sub(run.mono_off_us).max(self.now_us);
-            if self.plant.seam.timers_late {
-                at += 5_000_000;
-            }
-            if at < run.wake_us {
-                run.wake_us = at;
-                let epoch = self.hosts[slot].epoch;
-                self.queue.push(at, Ev::Wake { slot, epoch });
-            }
-        }
+        let woken = self.plan_wake(slot, &mut run);
+        self.fail(woken);
         if self.p.in_place && run.disk.has_work() {
             let epoch = self.hosts[slot].epoch;
             self.queue.push(self.now_us + 1, Ev::Turn { slot, epoch });
@@ -388,8 +380,29 @@ impl World {
         }
     }
 
+    /// Plans the turn at the machine's next deadline.
+    fn plan_wake(&mut self, slot: usize, run: &mut Running) -> Checked {
+        let dues = [run.core.next_deadline(), run.disk.next_deadline()];
+        let Some(due) = dues.into_iter().flatten().min() else {
+            return Ok(());
+        };
+        let mut at = due.saturating_sub(run.mono_off_us).max(self.now_us);
+        if self.plant.seam.timers_late {
+            at += 5_000_000;
+        }
+        if at < run.wake_us {
+            run.wake_us = at;
+            let epoch = self.hosts[slot].epoch;
+            self.queue.push(at, Ev::Wake { slot, epoch });
+        }
+        run.rest.check(slot, self.now_us, at)
+    }
+
     /// The process of a machine has ended by itself, and is started again.
     fn crash_and_start_soon(&mut self, slot: usize) {
+        if self.hosts[slot].copy_of.is_some() {
+            return self.end_copy();
+        }
         self.crash(slot);
         let down_us = if self.phase == Phase::Faults {
             self.p.down_us_max
