@@ -25,9 +25,11 @@ import sys
 import threading
 import time
 
-from run import HERE, REPOSITORY, default_tern, run_bounded
+from run import CACHE, HERE, default_tern, run_bounded
 from servers import LEADER, Servers, free_ports, request, wait_until
 
+# Patroni, and the driver of PostgreSQL.
+SITE = CACHE / "patroni/site"
 BIN = pathlib.Path("/usr/lib/postgresql")
 TICK_S = 0.1
 # Patroni's lease of its leader, the shortest that it accepts.
@@ -88,7 +90,7 @@ class Writer(threading.Thread):
                 timeline = query(connection, "INSERT INTO rows VALUES (%s) "
                                  "RETURNING substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)", row)
                 self.rows.acknowledged(row, int(timeline, 16), began)
-            except psycopg2.Error:
+            except driver().Error:
                 if connection:
                     connection.close()
                 connection = None
@@ -123,8 +125,16 @@ class Rows:
         return max(after - before for before, after in zip(times, times[1:]))
 
 
+def driver():
+    """The driver of PostgreSQL, which `main` has installed."""
+    if str(SITE) not in sys.path:
+        sys.path.append(str(SITE))
+    import psycopg2
+    return psycopg2
+
+
 def connect(port):
-    connection = psycopg2.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres", connect_timeout=2)
+    connection = driver().connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres", connect_timeout=2)
     connection.autocommit = True
     return connection
 
@@ -138,9 +148,8 @@ def query(connection, text, *values):
 class Pair:
     """Two PostgreSQL servers and their Patroni processes."""
 
-    def __init__(self, servers, site, hosts):
+    def __init__(self, servers, hosts):
         self.servers = servers
-        self.site = site
         self.folder = servers.folder / "pair"
         ports = free_ports(4)
         self.ports = {"pg1": (ports[0], ports[1]), "pg2": (ports[2], ports[3])}
@@ -157,7 +166,7 @@ class Pair:
             (servers.folder / f"{name}.yml").write_text(config)
 
     def start(self, name):
-        environment = {"PYTHONPATH": str(self.site), "PATH": os.environ["PATH"], "HOME": str(self.folder), "LANG": "C"}
+        environment = {"PYTHONPATH": str(SITE), "PATH": os.environ["PATH"], "HOME": str(self.folder), "LANG": "C"}
         with open(self.servers.folder / f"{name}.log", "ab") as log:
             self.servers.processes[name] = subprocess.Popen(
                 ["/usr/bin/python3", "-m", "patroni", str(self.servers.folder / f"{name}.yml")],
@@ -324,21 +333,16 @@ def main():
     parser.add_argument("--flags", default="-forward", help="tern's flags (default: %(default)s)")
     parser.add_argument("--tern", default=default_tern(), help="the program (default: %(default)s)")
     given = parser.parse_args()
-    cache = pathlib.Path(os.environ.get("TERN_CLIENTS_CACHE", REPOSITORY / "target/clients")).resolve()
-    output, _ = run_bounded(["bash", str(HERE / "patroni-install.sh")], dict(os.environ, CACHE=str(cache)))
+    output, _ = run_bounded(["bash", str(HERE / "patroni-install.sh")], dict(os.environ, CACHE=str(CACHE)))
     if "skipped" in output or not list(BIN.glob("*/bin/initdb")):
         print(output or "skipped: needs PostgreSQL: apt-get install postgresql")
         sys.exit(1 if os.environ.get("TERN_TESTS") == "all" else 0)
-    site = cache / "patroni/site"
-    sys.path.insert(0, str(site))
-    globals()["psycopg2"] = __import__("psycopg2")
-
     # An exception ends the processes.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     flags, rows, faults = given.flags.split(), Rows(), []
     with Servers(str(pathlib.Path(given.tern).resolve())) as servers:
         names = servers.start_cluster(*flags)
-        pair = Pair(servers, site, [f"127.0.0.1:{servers.ports[name][0]}" for name in names])
+        pair = Pair(servers, [f"127.0.0.1:{servers.ports[name][0]}" for name in names])
         pair.start("pg1")
         wait_until("the first server leads", lambda: pair.primary() == "pg1", STEP_S)
         pair.start("pg2")

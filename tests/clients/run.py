@@ -24,6 +24,8 @@ import servers as under_test
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
+# Keeps what was installed, one folder a client.
+CACHE = pathlib.Path(os.environ.get("TERN_CLIENTS_CACHE", REPOSITORY / "target/clients")).resolve()
 
 # How many tests each script has. A script that ran fewer has failed, whatever passed.
 CLIENTS = {
@@ -92,12 +94,12 @@ class Outcome:
         return "skipped" if self.skipped else f"{len(self.passed)}/{self.total()}"
 
 
-def run_script(client, column, tern, cache):
+def run_script(client, column, tern):
     """Starts the server of the column and runs the client's script against it."""
     outcome = Outcome(client, column)
     began = time.monotonic()
     flags = ["-forward"] if client in OLD_CLIENTS else ["-forward", "-compat", "2"]
-    etcd = cache / "etcd-server/tree/usr/bin/etcd"
+    etcd = CACHE / "etcd-server/tree/usr/bin/etcd"
     with under_test.Servers(tern, etcd) as servers, tempfile.TemporaryDirectory() as work:
         try:
             port = under_test.COLUMNS[column](servers, flags)
@@ -105,7 +107,7 @@ def run_script(client, column, tern, cache):
             logs = "".join(servers.log(name)[-1000:] for name in servers.processes)
             outcome.failed["start"] = f"{error}: {logs}"
             return outcome
-        env = dict(os.environ, CACHE=str(cache), WORK=work, HOST="127.0.0.1", PORT=str(port), TERN=tern)
+        env = dict(os.environ, CACHE=str(CACHE), WORK=work, HOST="127.0.0.1", PORT=str(port), TERN=tern)
         env["PEER_PORT"] = str(servers.leader_peer_port())
         output, code = run_bounded(["bash", str(HERE / f"{client}.sh")], env)
         outcome.read(output)
@@ -225,10 +227,9 @@ def main():
     given = arguments()
     clients = given.clients or (QUICK if given.quick else list(CLIENTS))
     columns = given.column or [c for c in under_test.COLUMNS if not given.quick or c != "etcd 3.4"]
-    cache = pathlib.Path(os.environ.get("TERN_CLIENTS_CACHE", REPOSITORY / "target/clients")).resolve()
     tern = str(pathlib.Path(given.tern).resolve())
     if "etcd 3.4" in columns:
-        _, code = run_bounded(["bash", str(HERE / "etcd-server.sh")], dict(os.environ, CACHE=str(cache)))
+        _, code = run_bounded(["bash", str(HERE / "etcd-server.sh")], dict(os.environ, CACHE=str(CACHE)))
         if code != 0:
             sys.exit("skipped: needs Debian's package etcd-server for the reference")
 
@@ -236,7 +237,7 @@ def main():
     signal.signal(signal.SIGINT, end_scripts)
     outcomes = []
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = [pool.submit(run_script, client, column, tern, cache) for client in clients for column in columns]
+        runs = [pool.submit(run_script, client, column, tern) for client in clients for column in columns]
         for run in concurrent.futures.as_completed(runs):
             outcome = run.result()
             outcomes.append(outcome)
