@@ -3,6 +3,7 @@ use crate::run::{ended, run, run_with_input, ternctl, url};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tern_support::client::{Conn, until};
+use tern_support::recordings;
 use tern_support::server::Server;
 use tern_support::skip::{Need, lacks};
 
@@ -168,4 +169,31 @@ fn a_deep_key_space_moves() {
     assert_eq!(run(&target, &["get", &key]).text(), "1\n");
     let listed = run(&target, &["ls", "-r"]).text();
     assert_eq!(listed.lines().count(), 501);
+}
+
+/// The document that etcd 0.4.9 gave, of a cluster with one key.
+#[test]
+fn a_document_of_etcd_0_4_is_imported() {
+    let steps = recordings::steps("endpoints");
+    let step = steps.iter().find(|step| step.id == "endpoints/064");
+    let document = &step.expect("it was recorded").expect.body;
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("RAFTINDEX-migrate.snap");
+    std::fs::write(&file, document).expect("room");
+    let path = file.to_str().expect("UTF-8");
+    let checked = ended(ternctl(&["backup", "--check", path])).text();
+    assert!(checked.contains("no checksum"), "{checked}");
+    let server = Server::start(&[]);
+    run(&server, &["import", path]).text();
+    let keys = run(&server, &["ls", "-r"]).text();
+    let recorded: serde_json::Value = serde_json::from_str(document).expect("JSON");
+    let children = recorded["Root"]["Children"]
+        .as_object()
+        .expect("a directory");
+    let names = children.keys().filter(|name| !name.starts_with('_'));
+    let expected: Vec<String> = names.map(|name| format!("/{name}")).collect();
+    assert_eq!(keys.lines().collect::<Vec<_>>(), expected);
+    assert!(!expected.is_empty(), "{document}");
+    let machines = run(&server, &["ls", "/_etcd/machines"]).text();
+    assert_eq!(machines, "/_etcd/machines/node1\n");
 }
