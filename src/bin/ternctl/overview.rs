@@ -91,6 +91,7 @@ pub fn verdict(document: &ClusterDocument) -> Option<String> {
                 "the leader {} ({}) does not answer",
                 leader.name, leader.client_url
             ),
+            (None, Some(reason)) if reason.contains("no leader") => reason.clone(),
             (None, Some(reason)) => format!("no leader: {reason}"),
             (None, None) => "no leader".to_string(),
         };

@@ -54,6 +54,8 @@ struct PlainError {
 const RAFT_INTERNAL: u32 = 300;
 /// Error 301 of etcd: no leader.
 const LEADER_ELECTION: u32 = 301;
+/// Error 402 of etcd: a standby knows no leader.
+const STANDBY_INTERNAL: u32 = 402;
 /// The cause of error 300 if the write may have happened.
 const OUTCOME_UNKNOWN: &str = "outcome unknown";
 
@@ -356,31 +358,53 @@ pub fn failure_of(answer: &HttpAnswer) -> Option<Failure> {
 }
 
 fn etcd_failure(error: &EtcdError, refused: ExitReason) -> Failure {
-    let advice = match error.error_code {
-        102 => ". It is a directory: mkdir, rmdir and rm --recursive are for directories",
-        105 => ". set replaces a value, mk does not",
-        108 => ". rm --recursive removes it with all that is in it",
-        RAFT_INTERNAL if error.cause.is_empty() => ". No leader: ternctl cluster status says why",
-        LEADER_ELECTION => ". ternctl cluster status shows the machines",
-        _ => "",
-    };
-    let reason = match error.error_code {
-        RAFT_INTERNAL if error.cause == OUTCOME_UNKNOWN => ExitReason::OutcomeUnknown,
-        300..=399 | 402 => ExitReason::Unavailable,
-        _ => refused,
-    };
     let EtcdError {
-        error_code,
+        error_code: code,
         message,
         cause,
     } = error;
-    let cause = if cause.is_empty() {
-        String::new()
-    } else {
-        format!(": {cause}")
-    };
-    Failure::new(
-        reason,
-        format!("{message}{cause} (error {error_code}){advice}"),
-    )
+    let unavailable = ExitReason::Unavailable;
+    match (*code, cause.as_str()) {
+        (RAFT_INTERNAL, "") | (LEADER_ELECTION, _) => {
+            let cause = if cause.is_empty() { "" } else { ": " };
+            let text = format!(
+                "the cluster has no leader that can serve{cause}{}; nothing was changed. ternctl \
+                 cluster status shows which machines answer (error {code})",
+                error.cause
+            );
+            Failure::new(unavailable, text)
+        }
+        (RAFT_INTERNAL, OUTCOME_UNKNOWN) => {
+            let text = format!(
+                "the leader was lost: the write may have happened or not. Read before you repeat it \
+                 (error {code})"
+            );
+            Failure::new(ExitReason::OutcomeUnknown, text)
+        }
+        (RAFT_INTERNAL, cause) => {
+            let text = format!("the cluster cannot do it now: {cause} (error {code})");
+            Failure::new(unavailable, text)
+        }
+        (code, cause) => {
+            let reason = if code == STANDBY_INTERNAL {
+                unavailable
+            } else {
+                refused
+            };
+            let colon = if cause.is_empty() { "" } else { ": " };
+            let advice = advice(code);
+            let text = format!("{message}{colon}{cause} (error {code}){advice}");
+            Failure::new(reason, text)
+        }
+    }
+}
+
+/// What to do about an error of etcd.
+fn advice(code: u32) -> &'static str {
+    match code {
+        102 => ". It is a directory: mkdir, rmdir and rm --recursive are for directories",
+        105 => ". set replaces a value, mk does not",
+        108 => ". rm --recursive removes it with all that is in it",
+        _ => "",
+    }
 }
