@@ -4,9 +4,11 @@
 //! A block marked `sh` is a script, which must succeed. A block marked `console` has commands, each
 //! after `$ `, with what they print below; `...` stands for anything, a line of it for any lines.
 //! The blocks of a document run in one shell, in an empty directory and a network of its own. Start
-//! with [`run`]; `blocks` reads documents, `session` is the shell.
+//! with [`run`]; `blocks` reads documents, `session` is the shell, `log_lines` compares
+//! quotations with the sources, `man` makes the manual pages.
 mod blocks;
 mod log_lines;
+mod man;
 mod session;
 
 use blocks::{Block, Kind};
@@ -27,6 +29,31 @@ const NOT_RUN: &[(&str, &str, &str)] = &[
         "cargo test --workspace",
         "this test is a part of it",
     ),
+    (
+        "dist/doc/packages.md",
+        "cargo install cargo-deb --locked",
+        "installs on the reader's machine; the gate makes and checks the package",
+    ),
+    (
+        "dist/doc/packages.md",
+        "sudoedit /etc/tern/tern.conf",
+        "an editor, and a service of the reader's machine",
+    ),
+    (
+        "dist/doc/packages.md",
+        "RUSTFLAGS=\"-C target-feature=+crt-static\" cargo build --release --locked --target x86_64-unknown-linux-gnu",
+        "a build; the gate makes a static binary and starts it",
+    ),
+    (
+        "dist/doc/packages.md",
+        "sudo apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+        "another processor",
+    ),
+    (
+        "dist/doc/packages.md",
+        "sudo apt install gcc-arm-linux-gnueabihf libc6-dev-armhf-cross",
+        "another processor",
+    ),
 ];
 
 /// The documents, with their paths in the repository.
@@ -35,6 +62,7 @@ const DOCUMENTS: &[&str] = &[
     "dist/doc/coming-from.md",
     "dist/doc/differences.md",
     "dist/doc/operations.md",
+    "dist/doc/packages.md",
     "dist/doc/reference.md",
     "dist/doc/ternctl.md",
     "dist/doc/tls.md",
@@ -69,10 +97,12 @@ fn run(document: &str) {
             return;
         }
     }
-    if !namespace::enter() {
-        return;
+    if namespace::enter() {
+        run_in(document, Session::start());
     }
-    let mut session = Session::start();
+}
+
+fn run_in(document: &str, mut session: Session) {
     let mut commands = 0;
     for block in blocks_of(document) {
         if let Some(reason) = reason_not_to_run(document, &block) {
@@ -90,6 +120,23 @@ fn run(document: &str) {
         }
     }
     assert!(commands > 0, "{document} has no command");
+}
+
+/// `tests/package/run` names a Debian with the package in `/tmp/tern.deb`; elsewhere there is
+/// nothing to install.
+#[test]
+fn the_way_of_a_new_user_is_the_transcript() {
+    let Some(root) = std::env::var_os("TERN_DEBIAN_ROOT") else {
+        println!("not run: tests/package/run makes what it needs");
+        return;
+    };
+    if !namespace::enter() {
+        return;
+    }
+    let root = PathBuf::from(root);
+    let session = Session::start_in(&root);
+    std::fs::copy(root.join("tmp/tern.deb"), session.path("tern.deb")).expect("the package");
+    run_in("tests/package/way.md", session);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::blocks;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Ends the output of a command; the exit code follows.
 const END: &str = "@@ended@@ ";
+
+/// The directory of the commands, below that of the session.
+const DESK: &str = "desk";
 
 /// A running shell.
 pub struct Session {
@@ -35,16 +39,11 @@ struct Printed {
 }
 
 impl Session {
-    /// Starts the shell.
+    /// Starts the shell, with the binaries under test.
     pub fn start() -> Session {
         let home = tempfile::tempdir().expect("a directory");
         let bin = home.path().join("bin");
-        let desk = home.path().join("desk");
-        for folder in [&bin, &desk] {
-            fs::create_dir(folder).expect("a directory");
-        }
-        // Output that goes to no terminal would come with a meter.
-        fs::write(home.path().join(".curlrc"), "silent\nshow-error\n").expect("written");
+        fs::create_dir(&bin).expect("a directory");
         let tern = binary();
         for name in ["tern", "ternctl"] {
             let built = tern.with_file_name(name);
@@ -54,16 +53,35 @@ impl Session {
         }
         let path = std::env::var("PATH").expect("a PATH");
         let mut command = Command::new("bash");
-        command.args(["--noprofile", "--norc"]);
+        command.env("PATH", format!("{}:{path}", bin.display()));
+        command.env("HOME", home.path());
+        command.current_dir(home.path());
+        Session::with(home, command)
+    }
+
+    /// Starts the shell of another root directory, which has its own binaries.
+    pub fn start_in(root: &Path) -> Session {
+        let home = tempfile::tempdir_in(root.join("tmp")).expect("a directory");
+        let inside = Path::new("/").join(home.path().strip_prefix(root).expect("it is below"));
+        let script = format!("cd {} && exec bash \"$@\"", inside.display());
+        let mut command = Command::new("chroot");
+        command.arg(root).args(["sh", "-c", &script, "sh"]);
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", inside);
+        Session::with(home, command)
+    }
+
+    fn with(home: tempfile::TempDir, mut command: Command) -> Session {
+        fs::create_dir(home.path().join(DESK)).expect("a directory");
+        // Output that goes to no terminal would come with a meter.
+        fs::write(home.path().join(".curlrc"), "silent\nshow-error\n").expect("written");
         let settings = ["ETCD_", "TERN_"];
         for (name, _) in std::env::vars() {
             if settings.iter().any(|prefix| name.starts_with(prefix)) {
                 command.env_remove(name);
             }
         }
-        command.env("PATH", format!("{}:{path}", bin.display()));
-        command.env("HOME", home.path()).env("LC_ALL", "C");
-        command.current_dir(&desk);
+        command.args(["--noprofile", "--norc"]).env("LC_ALL", "C");
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = command.spawn().expect("bash starts");
         let stdout = shell.stdout.take().expect("it is piped");
@@ -83,7 +101,8 @@ impl Session {
             stdin,
             lines,
         };
-        session.write("exec 2>&1; trap 'kill -9 $(jobs -p) 2> /dev/null' EXIT");
+        session.write(&format!("cd {DESK}; exec 2>&1"));
+        session.write("trap 'kill -9 $(jobs -p) 2> /dev/null' EXIT");
         session
     }
 
@@ -202,13 +221,14 @@ impl Session {
         Ok(())
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.home.path().join("desk").join(name)
+    /// The path of a file in the directory of the commands.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(DESK).join(name)
     }
 
     /// All logs, for the message of a failure.
     fn logs(&self) -> String {
-        let entries = fs::read_dir(self.home.path().join("desk")).expect("the directory");
+        let entries = fs::read_dir(self.home.path().join(DESK)).expect("the directory");
         let paths = entries.map(|entry| entry.expect("an entry").path());
         let mut text = String::new();
         for path in paths.filter(|path| path.extension().is_some_and(|e| e == "log")) {
