@@ -4,12 +4,13 @@
 //! [`Os`].
 use std::fmt;
 use std::fs::{self, DirBuilder, File, FileType, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Advice, FallocateFlags, IFlags, OFlags};
 use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
 
 use crate::format::PAGE;
 use crate::fs::{Access, FileSystem, OpenFile, PathKind};
@@ -19,8 +20,6 @@ use crate::map::SegmentMap;
 const FOLDER_MODE: u32 = 0o700;
 /// The mode of a new file.
 const FILE_MODE: u32 = 0o600;
-/// The source of random bits.
-const RANDOM: &str = "/dev/urandom";
 
 /// The file system of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -115,7 +114,9 @@ impl FileSystem for Os {
 
     fn random(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
-        File::open(RANDOM)?.read_exact(&mut bytes)?;
+        // The system call needs no file: a directory with nothing but the binary has no /dev. It fills
+        // so few bytes at once.
+        rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty())?;
         Ok(u64::from_le_bytes(bytes))
     }
 }
