@@ -24,17 +24,19 @@ pub enum PoolKind {
     Calls,
 }
 
-/// The position of the pool's bits in a token. Slot numbers stay below it, because the number of
-/// descriptors does.
-const KIND_SHIFT: u32 = 30;
-/// Generations have 31 bits. The reactor's own tokens (signals, listeners) start from the top, so
-/// no slot has one of them.
-const GENERATION_MASK: u32 = u32::MAX >> 1;
+/// The bits of a slot number in a token. Slot numbers fit, because the number of descriptors does:
+/// on a machine of 32 bits a process has no memory for 262,144 connections.
+const INDEX_BITS: u32 = if usize::BITS >= 64 { 30 } else { 18 };
+/// The position of the generation's bits in a token, above the slot number and the pool.
+const GENERATION_SHIFT: u32 = INDEX_BITS + 2;
+/// Generations have the bits that are left, but one: 31 or 11. The reactor's own tokens (signals,
+/// listeners) start from the top, so no slot has one of them.
+const GENERATION_MASK: u32 = (usize::MAX >> GENERATION_SHIFT >> 1) as u32;
 
 impl PoolKind {
     /// The pool that an event's token belongs to.
     pub fn of(token: Token) -> PoolKind {
-        match (token.0 as u32) >> KIND_SHIFT {
+        match (token.0 >> INDEX_BITS) & 3 {
             0 => PoolKind::Clients,
             1 => PoolKind::Links,
             _ => PoolKind::Calls,
@@ -45,15 +47,15 @@ impl PoolKind {
 impl SlotId {
     /// The token to register a socket with.
     pub fn token(self, kind: PoolKind) -> Token {
-        let low = (kind as usize) << KIND_SHIFT | self.index as usize;
-        Token((self.generation as usize) << 32 | low)
+        let low = (kind as usize) << INDEX_BITS | self.index as usize;
+        Token((self.generation as usize) << GENERATION_SHIFT | low)
     }
 
     /// The slot that an event's token names.
     pub fn from_token(token: Token) -> SlotId {
         SlotId {
-            index: token.0 as u32 & ((1 << KIND_SHIFT) - 1),
-            generation: (token.0 >> 32) as u32,
+            index: (token.0 & ((1 << INDEX_BITS) - 1)) as u32,
+            generation: (token.0 >> GENERATION_SHIFT) as u32,
         }
     }
 
