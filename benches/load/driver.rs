@@ -258,25 +258,31 @@ fn share(load: &Load, connection: usize) -> Vec<String> {
 /// Runs one load and reports; an answer other than a success ends it with an error.
 pub fn run(load: &Load) -> Result<Report> {
     match load.mode {
-        Mode::Put => closed_loop(load, |key| put_request(key, load.value_bytes)),
-        Mode::Get => closed_loop(load, |key| get_request(key, "")),
-        Mode::LinearizableGet => closed_loop(load, |key| get_request(key, "?quorum=true")),
+        Mode::Put => closed_loop(load, false, |key| put_request(key, load.value_bytes)),
+        Mode::Get => closed_loop(load, false, |key| get_request(key, "")),
+        Mode::LinearizableGet => closed_loop(load, false, |key| get_request(key, "?quorum=true")),
         Mode::Watch => fan_out(load),
-        Mode::RedisSet => closed_loop(load, |key| redis_set(key, load.value_bytes)),
+        Mode::RedisSet => closed_loop(load, false, |key| redis_set(key, load.value_bytes)),
     }
 }
 
 /// Sets every key once, over the same number of connections: what `Get` reads must be there.
 pub fn fill(load: &Load) -> Result<Report> {
     let once = Load {
-        requests_max: load.keys as u64,
+        requests_max: u64::MAX,
         duration: Duration::from_secs(600),
         ..*load
     };
-    closed_loop(&once, |key| put_request(key, load.value_bytes))
+    closed_loop(&once, true, |key| put_request(key, load.value_bytes))
 }
 
-fn closed_loop(load: &Load, request: impl Fn(&str) -> Box<[u8]>) -> Result<Report> {
+/// With `each_once` a connection ends with its last key: a server that answers one connection sooner
+/// than another would otherwise leave keys of the other out.
+fn closed_loop(
+    load: &Load,
+    each_once: bool,
+    request: impl Fn(&str) -> Box<[u8]>,
+) -> Result<Report> {
     let (mut poll, mut events) = (Poll::new()?, Events::with_capacity(1024));
     let mut conns = Vec::with_capacity(load.connections);
     for i in 0..load.connections {
@@ -314,7 +320,8 @@ fn closed_loop(load: &Load, request: impl Fn(&str) -> Box<[u8]>) -> Result<Repor
                 record(&mut latency, now - conn.sent_at);
                 requests += 1;
                 conn.unsent = 0;
-                if started < load.requests_max && now - start < load.duration {
+                let has_more = !each_once || conn.next != 0;
+                if has_more && started < load.requests_max && now - start < load.duration {
                     started += 1;
                     conn.send(now)?;
                 }
