@@ -1,4 +1,4 @@
-# The crate etcd 0.9.0 from crates.io: its own tests, except those of authentication and of TLS.
+# The crate etcd 0.9.0: its own tests, except those of authentication and of TLS.
 . "$(dirname "$0")/lib.sh"
 need cargo
 TESTS="kv_test client_test stats_test members_test"
