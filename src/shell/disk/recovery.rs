@@ -444,8 +444,9 @@ fn go_on_from<F: FileSystem>(
 }
 
 /// Discards a log that ends before the snapshot or contradicts it. A crash came after the leader's
-/// snapshot was stored and before the log recorded its installation. Appends that record. Returns
-/// how many records were appended.
+/// snapshot was stored and before the log recorded its installation. Appends that record and syncs
+/// it: the machine acknowledges the snapshot as soon as it runs, and then a start that cannot read
+/// the snapshot must not go on from an older one. Returns how many records were appended.
 fn discard_log_before<F: FileSystem>(
     wal: &mut Wal<F>,
     log: &mut wal::Recovered,
@@ -465,7 +466,9 @@ fn discard_log_before<F: FileSystem>(
         keep_tail: false,
         head: &head,
     };
-    wal.append(&[record], index).map_err(|e| e.to_string())
+    let appended = wal.append(&[record], index).map_err(|e| e.to_string())?;
+    wal.start_sync().map_err(|e| e.to_string())?;
+    Ok(appended)
 }
 
 /// Whether the log goes on from a snapshot: its entries contain the last one of the snapshot or start
@@ -740,6 +743,40 @@ mod tests {
         let commit = Index(9);
         disk.append(&mut vec![Persist::Append { entries, commit }], Lsn(1))
             .expect("it follows the snapshot");
+    }
+
+    /// The same, with an entry behind the first snapshot. The machine has started, and its process died
+    /// before the first sync. Meanwhile it may have acknowledged the later snapshot.
+    #[test]
+    fn a_snapshot_that_a_machine_has_started_from_is_not_given_up() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let (disk, first) = open(&config, false);
+        drop(disk);
+        let (base, _) = first.snapshot.as_ref().expect("a founder has one");
+        let entry = wal::Record::Entry {
+            term: base.term.0,
+            index: base.index.0 + 1,
+            body: b"body",
+        };
+        let data_dir = DataDir::new(Os, &config.data_dir);
+        let options = wal_options(&data_dir, &config).expect("random");
+        let (mut wal, _) = Wal::open(options).expect("whole");
+        wal.append(&[entry], base.index.0).expect("room");
+        wal.close().expect("closed");
+        founder_with_snapshot(&config, 9, Vec::new());
+        let (disk, found) = open(&config, false);
+        drop(disk);
+        let (later, _) = found.snapshot.as_ref().expect("it is whole");
+        assert_eq!(later.index, Index(9));
+        let path = snapfile::file_of(&data_dir, Index(9));
+        std::fs::write(&path, "damaged").expect("written");
+        let refused = Disk::open_to(&config, false).err();
+        let refused = refused.expect("an older snapshot does not do");
+        assert!(
+            refused.contains("the log begins after index 9"),
+            "{refused}"
+        );
     }
 
     fn head_of(recovered: &Recovered) -> Vec<u8> {
