@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tern::core::machine::{Machine, Recovered, Search};
 use tern::core::public_id::PublicId;
+use tern::core::timer::Now;
 use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
@@ -165,33 +166,64 @@ fn run(config: &Config, joins: bool, signals: &StartSignals) -> Result<End, Stri
         BoundPort::new(&config.bind_addr)?,
         BoundPort::new(&config.peer_bind_addr)?,
     ];
-    let (mut disk, recovered) = Disk::open_to(config, joins)?;
+    let (disk, recovered) = Disk::open_to(config, joins)?;
+    let reactor = reactor_of(config, ports, disk, recovered)?;
+    signals.on_started();
+    Ok(reactor.run())
+}
+
+/// The loop of the machine that goes on from `recovered`. A function of its own: recovery does not
+/// need the stack for a whole machine beneath it.
+///
+/// # Errors
+///
+/// tern cannot start; with a sentence for the user.
+fn reactor_of(
+    config: &Config,
+    ports: [BoundPort; 2],
+    mut disk: Disk,
+    recovered: Recovered,
+) -> Result<Box<Reactor>, String> {
     let clock = Clock::new();
+    let machine = machine_of(config, &mut disk, recovered, clock.now())?;
+    Reactor::new(config, ports, clock, disk, machine)
+}
+
+/// The machine that goes on from `recovered`.
+///
+/// # Errors
+///
+/// It cannot; with a sentence for the user.
+fn machine_of(
+    config: &Config,
+    disk: &mut Disk,
+    recovered: Recovered,
+    now: Now,
+) -> Result<Machine, String> {
     let settings = config.settings();
     let seed = tern::shell::disk::random()?;
-    let now = clock.now();
     let search = Search {
         known: disk.take_peers(),
         ..config.search()
     };
-    let forces = forces_new_cluster(config, &recovered);
-    let machine = if let Some(info) = disk.take_standby() {
-        Machine::stand_by(settings, recovered, info, search, seed, now)
-    } else if recovered.id.is_none() && config.bootstrap {
-        Machine::await_others(settings, recovered, search, seed)
-    } else if recovered.id.is_none() {
-        Machine::find(settings, recovered, search, seed)
-    } else if forces {
-        Machine::force(settings, recovered, search, seed, now)?
-    } else {
-        let mut machine = Machine::recover(settings, recovered, seed, now);
-        machine.begin_place_checks(now, search)?;
-        machine.remember_former_clusters(disk.former_clusters());
-        machine
-    };
-    let reactor = Reactor::new(config, ports, clock, disk, machine)?;
-    signals.on_started();
-    Ok(reactor.run())
+    if let Some(info) = disk.take_standby() {
+        return Ok(Machine::stand_by(
+            settings, recovered, info, search, seed, now,
+        ));
+    }
+    if recovered.id.is_none() && config.bootstrap {
+        return Ok(Machine::await_others(settings, recovered, search, seed));
+    }
+    if recovered.id.is_none() {
+        return Ok(Machine::find(settings, recovered, search, seed));
+    }
+    if forces_new_cluster(config, &recovered) {
+        return Ok(Machine::force(settings, recovered, search, seed, now)?);
+    }
+    let mut machine = Machine::recover(settings, recovered, seed, now);
+    machine.begin_place_checks(now, search)?;
+    machine.remember_former_clusters(disk.former_clusters());
+    Ok(machine)
 }
 
 /// Whether `-force-new-cluster` names the cluster of the data directory. If not, it has no effect,

@@ -537,7 +537,10 @@ fn migration(exchange: &Exchange) -> Handled {
         moment: number("index")?.map(EtcdIndex),
         keeps_moment: query.get("keep") == Some("true"),
     };
-    let document = Box::new(MigrationDocument::new(offset));
+    let document = Box::new(MigrationDocument::new(
+        offset,
+        query.get("checksum") == Some("true"),
+    ));
     exchange.to_machine(op, AnswerKind::Migration { document, to_file })
 }
 

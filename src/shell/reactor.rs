@@ -166,7 +166,7 @@ impl Reactor {
         clock: Clock,
         disk: Disk,
         machine: Machine,
-    ) -> Result<Reactor, String> {
+    ) -> Result<Box<Reactor>, String> {
         let poll = Poll::new().map_err(no_poll)?;
         let registry = poll.registry();
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(no_poll)?;
@@ -185,7 +185,7 @@ impl Reactor {
                 tls: config.peer_tls.clone(),
             }),
         ];
-        let mut reactor = Reactor {
+        let mut reactor = Box::new(Reactor {
             poll,
             events: Events::with_capacity(EVENTS_A_TURN),
             signals,
@@ -212,7 +212,7 @@ impl Reactor {
             log_is_behind: false,
             turn_times: TurnTimes::default(),
             service_manager: ServiceManager::new(),
-        };
+        });
         reactor.maybe_listen()?;
         Ok(reactor)
     }
@@ -275,7 +275,7 @@ impl Reactor {
     }
 
     /// Takes turns until the loop ends.
-    pub fn run(mut self) -> End {
+    pub fn run(mut self: Box<Self>) -> End {
         while !self.is_done() {
             self.turn();
         }

@@ -332,11 +332,7 @@ fn the_migration_document() {
         capacity: 1_000,
         stats: store_stats(&json["Stats"]),
     };
-    // Beside what 0.4 has: the checksum.
     let plain = whole.replace("\\u0026", "&");
-    let open = plain.strip_suffix('}').expect("an object");
-    let checksum = crc32fast::hash(open.as_bytes());
-    let plain = format!("{open},\"Checksum\":\"crc32:{checksum:08x}\"}}");
     for (query, to_file) in [("", false), ("?disk=false", false), ("?disk=true", true)] {
         let input = format!("GET /v2/migration/snapshot{query} HTTP/1.1\r\nHost: x\r\n\r\n");
         let mut asked = Asked::new(&input, false);
@@ -359,14 +355,18 @@ fn the_migration_document() {
         asked.with(|shape, context, out| shape.saved(Err("no room"), context, out));
         assert!(asked.out.starts_with(b"HTTP/1.1 500 "));
     }
-    resumed(&plain, &items, &rest);
+    let open = plain.strip_suffix('}').expect("an object");
+    let checksum = crc32fast::hash(open.as_bytes());
+    let checked = format!("{open},\"Checksum\":\"crc32:{checksum:08x}\"}}");
+    resumed("index=3&keep=true", &plain, &items, &rest);
+    resumed("index=3&keep=true&checksum=true", &checked, &items, &rest);
 }
 
 /// A download goes on at an offset.
-fn resumed(plain: &str, items: &[ListItem], rest: &Migrated) {
+fn resumed(parameters: &str, plain: &str, items: &[ListItem], rest: &Migrated) {
     let length = plain.len();
-    for offset in [1, 100, length - 40, length - 1, length, length + 5] {
-        let target = format!("/v2/migration/snapshot?index=3&offset={offset}&keep=true");
+    for offset in [0, 1, 100, length - 40, length - 1, length, length + 5] {
+        let target = format!("/v2/migration/snapshot?{parameters}&offset={offset}");
         let mut asked = Asked::new(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"), false);
         assert_eq!(asked.answer(page(items.to_vec())), Next::ContinueListing);
         assert_eq!(

@@ -213,7 +213,8 @@ impl<'a> Download<'a> {
         // much, the next attempt does without.
         let keep = self.restarts.is_multiple_of(2);
         let offset = self.length;
-        let mut target = format!("/v2/migration/snapshot?keep={keep}&offset={offset}");
+        let mut target =
+            format!("/v2/migration/snapshot?checksum=true&keep={keep}&offset={offset}");
         if let Some(index) = self.index {
             target.push_str(&format!("&index={index}"));
         }

@@ -1,9 +1,10 @@
 //! The migration document on its way: rendered from its beginning, sent from an offset on.
 //!
-//! Its last field, `Checksum`, is the CRC-32 of all bytes before that field, so a copy of the
-//! document can be checked wherever it is. A download that broke off goes on at an offset: the
-//! document of one moment has the same bytes each time, so what comes before is rendered for the
-//! checksum and not sent. Start with [`MigrationDocument::items`].
+//! On request its last field, `Checksum`, is the CRC-32 of all bytes before that field, so a copy of
+//! the document can be checked wherever it is. etcd's document does not have it. A download that
+//! broke off goes on at an offset: the document of one moment has the same bytes each time, so the
+//! bytes before the offset are rendered for the checksum and not sent. Start with
+//! [`MigrationDocument::items`].
 use super::json::{self, raw};
 use super::tree::{NodeTree, migration_rest};
 use crate::core::seam::Migrated;
@@ -15,17 +16,18 @@ pub struct MigrationDocument {
     tree: NodeTree,
     /// How many of the next bytes are not sent.
     unsent: u64,
-    /// Of all bytes rendered so far.
-    checksum: crc32fast::Hasher,
+    /// The checksum of all bytes rendered so far; `None` if the document ends without it.
+    checksum: Option<crc32fast::Hasher>,
 }
 
 impl MigrationDocument {
-    /// The document, of which the first `offset` bytes are not sent.
-    pub fn new(offset: u64) -> MigrationDocument {
+    /// The document, of which the first `offset` bytes are not sent. It ends with its checksum if
+    /// `has_checksum`.
+    pub fn new(offset: u64, has_checksum: bool) -> MigrationDocument {
         MigrationDocument {
             tree: NodeTree::migration(),
             unsent: offset,
-            checksum: crc32fast::Hasher::new(),
+            checksum: has_checksum.then(crc32fast::Hasher::new),
         }
     }
 
@@ -38,7 +40,7 @@ impl MigrationDocument {
         if last {
             self.tree.end(out);
         }
-        self.checksum.update(&out[start..]);
+        self.count(&out[start..]);
         self.leave_out(start, out);
     }
 
@@ -46,12 +48,19 @@ impl MigrationDocument {
     pub fn rest(&mut self, rest: &Migrated, now_ns: u64, out: &mut Vec<u8>) {
         let start = out.len();
         migration_rest(rest, now_ns, out);
-        self.checksum.update(&out[start..]);
-        let checksum = self.checksum.clone().finalize();
-        raw(",\"Checksum\":", out);
-        json::string(&format!("crc32:{checksum:08x}"), out);
+        self.count(&out[start..]);
+        if let Some(checksum) = self.checksum.take() {
+            raw(",\"Checksum\":", out);
+            json::string(&format!("crc32:{:08x}", checksum.finalize()), out);
+        }
         raw("}", out);
         self.leave_out(start, out);
+    }
+
+    fn count(&mut self, rendered: &[u8]) {
+        if let Some(checksum) = &mut self.checksum {
+            checksum.update(rendered);
+        }
     }
 
     /// Takes out what is not sent of the bytes from `start` on.

@@ -161,7 +161,7 @@ fn migration_head(item: &ListItem, out: &mut Vec<u8>) {
 }
 
 /// Appends the rest of the migration document after the key space: the history as the ring of 0.4,
-/// the oldest event in front, unused places `null`. The document stays open for its checksum.
+/// the oldest event in front, unused places `null`. The document stays open for a checksum.
 pub fn migration_rest(rest: &Migrated, now_ns: u64, out: &mut Vec<u8>) {
     let size = rest.events.len();
     let capacity = rest.capacity.max(size).max(1);
