@@ -1,6 +1,6 @@
 //! The manual pages of tern(1) and tern.conf(5) are made from what the program itself says: the
-//! table of flags, as `-h` prints it, and `dist/tern.conf`. `UPDATE=1` writes them; without it they
-//! are compared, so that they cannot drift.
+//! table of flags, as `-h` prints it, and `dist/tern.conf`; those of ternctl are what `ternctl man`
+//! writes. `UPDATE=1` writes them; without it they are compared, so that they cannot drift.
 use crate::{root, text_of};
 use std::process::{Command, Stdio};
 use tern::VERSION;
@@ -244,4 +244,32 @@ fn tern_1_is_the_table_of_flags() {
 #[test]
 fn tern_conf_5_is_the_example() {
     check(TERN_CONF_5, &tern_conf_5());
+}
+
+/// The names of the pages in a folder that are of ternctl, sorted.
+#[cfg(feature = "ctl")]
+fn ternctl_pages(folder: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("the folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("ternctl")).collect();
+    names.sort();
+    names
+}
+
+/// Only a build with the feature has ternctl.
+#[cfg(feature = "ctl")]
+#[test]
+fn the_pages_of_ternctl_are_those_that_it_writes() {
+    let written = tempfile::tempdir().expect("a directory");
+    let mut ternctl = Command::new(env!("CARGO_BIN_EXE_ternctl"));
+    let status = ternctl.arg("man").arg(written.path()).status();
+    assert!(status.expect("the binary starts").success());
+    let pages = ternctl_pages(written.path());
+    for name in &pages {
+        let page = std::fs::read_to_string(written.path().join(name)).expect("UTF-8");
+        check(&format!("dist/man/{name}"), &page);
+    }
+    let kept = ternctl_pages(&root().join("dist/man"));
+    assert_eq!(kept, pages, "pages of commands that are gone");
 }
