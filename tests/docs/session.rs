@@ -173,8 +173,8 @@ impl Session {
                 let text = lines.join("\n");
                 return Err(format!("$ {command}\ndoes not end; it printed:\n{text}"));
             };
-            if let Some(code) = line.strip_prefix(END) {
-                let code = code.parse().expect("printf writes a number");
+            if let Some((fragment, code)) = end_of(&line) {
+                lines.push(fragment.to_string());
                 while lines.last().is_some_and(String::is_empty) {
                     lines.pop();
                 }
@@ -245,6 +245,23 @@ impl Drop for Session {
         self.stdin = None;
         let _ = self.shell.wait();
     }
+}
+
+/// The exit code, if the command's output ends in this line, and what stands before it. A job in the
+/// background may be in the middle of a line: curl writes its errors in pieces.
+fn end_of(line: &str) -> Option<(&str, i32)> {
+    let (fragment, code) = line.split_once(END)?;
+    Some((fragment, code.parse().expect("printf writes a number")))
+}
+
+#[test]
+fn the_end_is_found_amid_the_line_of_another_job() {
+    assert_eq!(end_of("@@ended@@ 7"), Some(("", 7)));
+    assert_eq!(
+        end_of("d with outstand@@ended@@ 0"),
+        Some(("d with outstand", 0))
+    );
+    assert_eq!(end_of("ended"), None);
 }
 
 /// bash tells of children that a signal has ended.
