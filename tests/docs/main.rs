@@ -3,9 +3,10 @@
 //!
 //! A block marked `sh` is a script, which must succeed. A block marked `console` has commands, each
 //! after `$ `, with what they print below; `...` stands for anything, a line of it for any lines.
-//! The blocks of a document run in one shell, in an empty directory and a network of its own. Start
-//! with [`run`]; `blocks` reads documents, `session` is the shell, `log_lines` compares
-//! quotations with the sources, `man` makes the manual pages.
+//! The blocks of a document run in one shell, in an empty directory and a network of its own. A
+//! block that begins with ternctl runs only in a build with the feature `ctl`, which has it. Start
+//! with [`run`]; `blocks` reads documents, `session` is the shell, `log_lines` compares quotations
+//! with the sources, `man` makes the manual pages.
 mod blocks;
 mod log_lines;
 mod man;
@@ -85,6 +86,9 @@ fn blocks_of(document: &str) -> Vec<Block> {
 /// The reason why a block is not run.
 fn reason_not_to_run(document: &str, block: &Block) -> Option<&'static str> {
     let first = block.lines.first()?;
+    if first.starts_with("$ ternctl ") && !cfg!(feature = "ctl") {
+        return Some("this build has no ternctl");
+    }
     let mut listed = NOT_RUN.iter();
     let found = listed.find(|(of, line, _)| *of == document && line == first);
     found.map(|(_, _, reason)| *reason)
