@@ -1,8 +1,8 @@
 //! Scale curves: how tern's figures grow with keys, connections, watchers, the length of values and
 //! the number of machines. Each curve becomes a table and a plot in `benches/curves`.
 //!
-//! `cargo bench --bench versus -- --curves all` takes an hour, `--curves quick` minutes: it measures
-//! fewer points for a shorter time. Start with `report`.
+//! `cargo bench --bench versus -- --curves all` takes an hour, `--curves quick` minutes: it
+//! measures fewer points for a shorter time. Start with `report`.
 use crate::cluster::Cluster;
 use crate::driver::{Load, Mode, fill, run};
 use crate::plot::{Curve, Series};
@@ -38,7 +38,7 @@ impl Extent {
         }
     }
 
-    /// The points of a curve: all, or those up to the bound of a quick run.
+    /// The points to measure: all of them, or in a quick run the ones up to `quick_max`.
     fn points(self, all: &[usize], quick_max: usize) -> Vec<usize> {
         let is_measured = |n: &&usize| self == Extent::All || **n <= quick_max;
         all.iter().filter(is_measured).copied().collect()

@@ -1,12 +1,14 @@
 //! How long a cluster of three machines with default settings is without a leader.
 //!
 //! `cargo bench --bench failover` prints a table: the time to the next acknowledged write after
-//! `kill -9` of the leader, without keys and with a million, and after it falls silent (stopped by
-//! a signal, or cut off from the network). `-- --rounds 50` is the default; cuts take 21 s each, so
-//! a fifth of the rounds is run. `--only kill` (or `stop`, `cut`) runs one part, `--keys 0,1000000`
-//! are the numbers of keys. After a kill, the time begins when a client sees its connection to the
-//! leader close: until then the kernel gives back the memory of the process, which "to close"
-//! shows. The machines have namespaces of their own. Start reading at `main`.
+//! `kill -9` of the leader, without keys and with a million, and after the leader falls silent
+//! (stopped by a signal, or cut off from the network). `-- --rounds 50` is the default; cuts take
+//! 21 s each, so a fifth of the rounds is run. `--only kill` (or `stop`, `cut`) runs one part,
+//! `--keys 0,1000000` are the numbers of keys.
+//!
+//! After a kill, the time begins when a client sees its connection to the leader close: until then
+//! the kernel frees the memory of the process, which the column "to close" shows. Each machine has
+//! a network namespace of its own. Start reading at `main`.
 #[allow(dead_code)]
 mod driver;
 
@@ -153,7 +155,8 @@ fn fill_keys(servers: &[Server], keys: usize) {
     fill(&load).expect("the leader takes all keys");
 }
 
-/// Waits until all machines show what is written now.
+/// Writes a value and waits until every machine shows it, so that a round begins with followers
+/// that have caught up.
 fn settle(servers: &[Server], round: usize) {
     let value = format!("round {round}");
     put(servers, "settled", &value);

@@ -1,9 +1,9 @@
 //! The floors: servers that do the least a server of their kind can do. A rival that is faster than
 //! tern shows that tern is slow; a floor shows how much there is to gain at all.
 //!
-//! Each is one epoll loop in a process of its own (this program again, with `--floor KIND PORT`), so
-//! that its processor time is told apart from that of the load. None parses more than the end of a
-//! request. Start with `Floor::serve`.
+//! Each is one epoll loop in a process of its own (this program again, with `--floor KIND PORT`),
+//! so that its processor time is told apart from that of the load. None parses more than the end of
+//! a request. Start with `Floor::serve`.
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use std::fs::File;
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// What a floor does.
+/// The kind of a floor: its work for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Floor {
     /// Answers each request with the same bytes.
@@ -41,7 +41,8 @@ const EVENT: &[u8] = b"13b\r\n\
     xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\",\"modifiedIndex\":1234,\"createdIndex\":1234},\"prevNode\":{\
     \"key\":\"/load/watched\",\"value\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\
     xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\",\"modifiedIndex\":1233,\"createdIndex\":1233}}\n\r\n";
-/// A record of `Commits`: what a PUT of a value of 64 bytes takes in the log of tern.
+/// The length of a record of `Commits` in bytes, the same as that of tern's log record for a PUT of
+/// a 64-byte value.
 const RECORD_BYTES: usize = 112;
 /// The file of `Commits` is written from its beginning again after this many bytes.
 const FILE_BYTES: u64 = 16 << 20;
@@ -185,7 +186,8 @@ impl Server {
         Ok(())
     }
 
-    /// Writes to a client that reads what it is sent, so the socket takes all of it.
+    /// Writes to a connection. The load's clients read all the time, so the socket takes all bytes
+    /// in one write.
     fn write(&mut self, i: usize, bytes: &[u8]) -> Result<()> {
         let Some(stream) = &mut self.conns[i] else {
             return Ok(());

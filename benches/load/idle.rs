@@ -1,9 +1,9 @@
-//! The cost of clusters that nobody uses: bytes and wake-ups a second.
+//! The cost of idle clusters, without any client request: bytes and wake-ups a second.
 //!
 //! `cargo bench --bench idle` prints a table for 3, 5 and 9 machines with default settings, 20 s
 //! each. `-- --seconds 20`, `--machines 3,5,9`. Each machine has a network namespace of its own.
-//! Bytes are those of the Ethernet frames that all machines send, by their devices' counters;
-//! wake-ups are voluntary context switches of all threads. Start reading at `main`.
+//! Bytes are the Ethernet frames sent by all machines, by the counters of their devices. Wake-ups
+//! are voluntary context switches of all threads. Start reading at `main`.
 use std::process::Command;
 use std::time::Duration;
 use tern_support::fleet::{leader_of, put, shows};
@@ -20,7 +20,7 @@ struct Settings {
     machines: Vec<usize>,
 }
 
-/// What one machine has sent, and how often it was woken, since it started.
+/// The bytes sent by one machine, and its wake-ups, since its start.
 #[derive(Clone, Copy)]
 struct Cost {
     bytes: u64,
@@ -107,7 +107,7 @@ fn sent_bytes(server: &Server) -> u64 {
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines().filter_map(|line| line.split_once(':'));
     let (_, counters) = lines.find(|(name, _)| name.trim() == "eth0").expect("eth0");
-    // Eight counters of what was received come first.
+    // The eight counters of received data come first.
     let sent = counters.split_whitespace().nth(8).expect("a counter");
     sent.parse().expect("a number")
 }

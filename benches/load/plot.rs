@@ -10,7 +10,7 @@ pub struct Series(pub &'static str);
 /// One figure for each series at each point.
 pub struct Curve {
     name: &'static str,
-    /// What grows, with its unit.
+    /// The quantity on the horizontal axis, with its unit.
     axis: &'static str,
     series: Vec<Series>,
     points: Vec<(usize, Vec<f64>)>,
@@ -23,7 +23,7 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 190.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 50.0;
-/// The colours of the lines, which people who see no red or green can tell apart.
+/// The colours of the lines. Readers with red-green colour blindness can tell them apart.
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000",
 ];
@@ -45,7 +45,7 @@ impl Curve {
         self.points.push((x, figures.to_vec()));
     }
 
-    /// What grows.
+    /// The quantity on the horizontal axis.
     pub fn title(&self) -> &'static str {
         self.axis
     }

@@ -1,5 +1,5 @@
-//! tern beside other servers and beside the floors, in alternating runs: writes, reads, events. So
-//! each claim is a ratio of one run on one machine.
+//! tern beside other servers and beside the floors, in alternating runs: writes, reads, events.
+//! Each claim is a ratio of figures of one run on one machine.
 //!
 //! A program that is not installed is left out with a line. Start with `report`.
 use crate::driver::{Load, Mode, fill, run};
@@ -216,7 +216,7 @@ enum Area {
 }
 
 impl Area {
-    /// tern, and those it is compared with.
+    /// The installed servers of this area: tern first, then its rivals and the floor.
     fn subjects(self) -> Vec<Subject> {
         let all = match self {
             Area::Writes => [

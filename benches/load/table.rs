@@ -1,7 +1,7 @@
 //! Alternating runs, and their table: medians, and the median of the ratios round by round.
 //!
-//! The subjects of a round run one after the other on the same machine, so what disturbs one round
-//! disturbs all of them. Start with `alternate`.
+//! The subjects of a round run one after the other on the same machine, so a disturbance of the
+//! machine reaches all subjects of the round. Start with `alternate`.
 use crate::probe_disk;
 
 /// Measures the subjects alternately, each round the other way round, and prints the medians of the

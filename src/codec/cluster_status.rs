@@ -1,7 +1,7 @@
 //! The document of `GET /v2/cluster`, and the header by which a standby names itself.
 //!
-//! A machine makes the document from the core's values ([`ClusterDocument::new`]). One that does not
-//! lead asks the leader for its document and takes over the part about the cluster
+//! A machine makes the document from the core's values ([`ClusterDocument::new`]). A machine
+//! that does not lead asks the leader for its document and takes over the part about the cluster
 //! ([`ClusterDocument::with_leaders_view`]). Programs that read the document use the same types.
 use crate::core::command::ClusterConfig;
 use crate::core::identity;
@@ -28,8 +28,8 @@ pub fn introduce(standby: &StandbyVisitor) -> Box<str> {
     }
 }
 
-/// The standby that the header names; `None` if the name or the URL is not one that a machine can
-/// have: anybody may send the header.
+/// The standby that the header names. `None` if the name or the URL is not valid for a machine: any
+/// client may send the header.
 pub fn visitor(header: &str) -> Option<StandbyVisitor> {
     let (name, client_url) = match header.split_once(' ') {
         Some((name, url)) => (name, Some(url)),
@@ -213,8 +213,8 @@ impl ClusterDocument {
         serde_json::from_slice(body)
     }
 
-    /// This document with the view of the leader, which has answered with `body`. `None` if the body
-    /// is not the document of a machine that leads.
+    /// This document with the view of the leader, which has answered with `body`. `None` if the
+    /// body is not the document of a machine that leads.
     pub fn with_leaders_view(&self, body: &[u8]) -> Option<ClusterDocument> {
         let leaders = ClusterDocument::parse(body).ok()?;
         (leaders.view == LEADERS_VIEW).then(|| ClusterDocument {

@@ -1,5 +1,5 @@
-//! A histogram of durations with fixed bounds, for `/metrics`. Counting allocates nothing. Start with
-//! [`Histogram::add`].
+//! A histogram of durations with fixed bounds, for `/metrics`. Counting allocates nothing. Start
+//! with [`Histogram::add`].
 
 /// How many bounds there are.
 const BOUNDS: usize = 18;
@@ -8,11 +8,11 @@ const BOUNDS: usize = 18;
 /// among them.
 const FIRST_BOUND_16: u64 = 1_000;
 
-/// How often something took how long.
+/// The numbers of durations between the bounds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// How many durations are at most the bound of this place and above the one before. The last
-    /// place has those above all bounds.
+    /// At each place, how many durations are at most the bound of the place and above the bound
+    /// before. The last place counts the durations above all bounds.
     counts: [u64; BOUNDS + 1],
     /// The sum of all durations, in microseconds.
     sum_us: u64,

@@ -14,8 +14,8 @@
 //!    address for `MISSING_US`. So the copy of a data directory does not take the place of the
 //!    original while that one restarts (`addresses`).
 //!
-//! Each peer is pinged: raft waits longer for answers over a slow link (`round_trips`). What a peer that
-//! is not a member sends is bounded (`budget`).
+//! Each peer is pinged: raft waits longer for answers over a slow link (`round_trips`). A peer that
+//! is not a member may send a bounded number of bytes (`budget`).
 //!
 //! Must not decide anything about raft. Start with [`Peers::follow`] and [`Peers::on_hello`].
 mod addresses;
@@ -74,8 +74,8 @@ pub enum LinkOrder {
         /// What to say.
         hello: Hello,
     },
-    /// Send a ping; the other side answers with a pong. Whatever arrives next shows that its process
-    /// runs.
+    /// Send a ping; the other side answers with a pong. Whatever arrives next shows that its
+    /// process runs.
     Ping(LinkId),
     /// Answer a ping.
     Pong {
@@ -327,8 +327,8 @@ impl Peers {
     // -- the configuration
 
     /// Follows this machine's place: its id (`None`: it is not a member), its cluster's number and
-    /// its data directory's. A machine that gets another place ends all links. Returns whether it did:
-    /// then `on_members` is to be called.
+    /// its data directory's. A machine that gets another place ends all links. Returns whether it
+    /// did: then `on_members` is to be called.
     pub fn follow(&mut self, id: Option<PeerId>, cluster: Option<u64>, incarnation: u64) -> bool {
         let is_other_cluster = self.me.cluster.is_some() && self.me.cluster != cluster;
         let has_moved = id != self.me.id || incarnation != self.me.incarnation || is_other_cluster;
@@ -720,8 +720,8 @@ impl Peers {
         link.peer.filter(|_| link.process().is_some())
     }
 
-    /// The name and the peer URL of a peer, as the configuration or its hello says; empty if neither
-    /// does.
+    /// The name and the peer URL of a peer, as the configuration or its hello says; empty if
+    /// neither does.
     pub fn name_and_address(&self, id: PeerId) -> (Box<str>, Box<str>) {
         match self.peers.get(&id) {
             Some(peer) => (peer.name.clone(), peer.peer_url.clone()),

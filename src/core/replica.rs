@@ -12,12 +12,12 @@
 //! The other parts:
 //! - `reads`, `listings`: reads and watches of the applied key space.
 //! - `locks`, `conversation`: the lock module, made of reads, watches and writes.
-//! - `forwarding`: forwards to the leader what only the leader can do (`-forward`).
+//! - `forwarding`: forwards to the leader the requests that only the leader can serve (`-forward`).
 //! - `registry`: the views `/_etcd/machines` and `/_etcd/config`, and the rules for joins.
 //! - `snapshotting`: snapshots, which release the log.
-//! - `leadership`, `stats`, `speed_test`: what `/v2/stats`, redirects and `/v2/speedTest` need.
-//! - `overview`, `standbys`: what `/v2/cluster` needs.
-//! - `figures`, `entry_times`: what only `/metrics` needs.
+//! - `leadership`, `stats`, `speed_test`: the data of redirects, `/v2/stats` and `/v2/speedTest`.
+//! - `overview`, `standbys`: the data of `/v2/cluster`.
+//! - `figures`, `entry_times`: the data that only `/metrics` shows.
 //! - `proposed`: commands proposed here, so that their entries are not decoded again.
 //!
 //! Start with [`Replica::on_request`] and [`Replica::advance`].
@@ -241,8 +241,8 @@ impl Replica {
         self.raft.on_partial_message(now, from);
     }
 
-    /// A process of `peer` opened a link, is gone, has ended, or has answered a ping. A removed member
-    /// that connects is sent the notice of its removal.
+    /// A process of `peer` opened a link, is gone, has ended, or has answered a ping. A removed
+    /// member that connects is sent the notice of its removal.
     pub fn on_link(&mut self, now: Now, peer: PeerId, change: ProcessChange) {
         match change {
             ProcessChange::RoundTrip { round_trip_us } => {

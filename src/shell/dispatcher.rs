@@ -1,8 +1,8 @@
 //! Starts the requests of client connections, a bounded number a turn.
 //!
-//! `codec::api` routes a request. Some it answers by itself; the others go to the machine with a
-//! ticket, or to the leader. Must not wait: an answer of the machine comes in a later phase, see
-//! `Clients::answer`. Start with `Dispatcher::serve`.
+//! `codec::api` routes a request. It answers some requests by itself; the others go to the machine
+//! with a ticket, or to the leader. Must not wait: an answer of the machine comes in a later phase,
+//! see `Clients::answer`. Start with `Dispatcher::serve`.
 use super::buffers::Buffers;
 use super::conn::Conn;
 use super::meters::Meters;
@@ -113,8 +113,8 @@ enum Served {
 }
 
 impl Dispatcher<'_, '_> {
-    /// Serves the requests of a connection in their order, up to one that the machine answers later.
-    /// Returns false if a bound of this turn leaves some of them to a later turn.
+    /// Serves the requests of a connection in their order, up to one that the machine answers
+    /// later. Returns false if a bound of this turn leaves some of them to a later turn.
     pub fn serve(&mut self, conn: &mut Conn, lane: Lane) -> bool {
         if self.holds_writes && conn.port() == Port::Client && conn.may_start_write() {
             return false;
@@ -400,7 +400,8 @@ impl Dispatcher<'_, '_> {
     }
 }
 
-/// The kind that a request is counted by; `None` for those of the peer port.
+/// The kind under which a request is counted; `None` on the peer port, whose requests are not
+/// counted.
 fn counted_kind(port: Port, method: Method, path: &str, routed: &Routed) -> Option<RequestKind> {
     let kind = match routed {
         Routed::ToMachine { op, .. } => RequestKind::of(method, op),

@@ -1,5 +1,5 @@
-//! What the shell counts for `/metrics`. `Clients` owns it, because it answers the requests for it.
-//! Start with [`Meters::figures`].
+//! The counters of the shell for `/metrics`. `Clients` owns them, because it answers the requests
+//! for that page. Start with [`Meters::figures`].
 use super::descriptors::ConnectionsMax;
 use super::status_lines::ShellStatus;
 use super::{logger, process};

@@ -6,7 +6,7 @@ use tern_support::client::{Conn, request, until};
 use tern_support::fleet::{self, Mode, leader};
 use tern_support::server::Server;
 
-/// The documents of both ports. They differ in what goes on with time.
+/// The documents of the client port and of the peer port. Times and figures may change in between.
 fn documents(server: &Server) -> [ClusterDocument; 2] {
     let answers = [
         server.client("GET", "/v2/cluster", ""),
@@ -141,7 +141,7 @@ fn a_dead_peer_and_a_lost_majority_are_seen() {
     leader(&[&servers[0], &servers[1]]);
 }
 
-/// Anybody may send the header. Names that no machine can have are not shown, and no more than 64.
+/// Any client may send the header. At most 64 names are shown, and none that no machine can have.
 #[test]
 fn the_names_of_standbys_are_bounded() {
     let server = Server::start(&[]);

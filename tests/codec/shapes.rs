@@ -1,5 +1,5 @@
-//! What no recording shows: answers in pages and streams, limits, the 2.x flavour, parameters of a
-//! PUT.
+//! Answers that no recording of etcd covers: pages and streams, limits, the 2.x flavour, parameters
+//! of a PUT.
 use crate::recorded::{DATE_NS, event, page, settings, store_stats, text};
 use serde_json::Value;
 use tern::codec::api::{

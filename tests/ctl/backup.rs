@@ -1,4 +1,5 @@
-//! `backup` and `restore`: the round trip, broken downloads, damaged files, what is not overwritten.
+//! `backup` and `restore`: the round trip, broken downloads, damaged files, files that must not be
+//! overwritten.
 use crate::cutter::{Cut, Cutter};
 use crate::run::{Ended, ended, run, started, ternctl};
 use std::fs;
@@ -52,8 +53,7 @@ fn fill(server: &Server) {
     run(server, &["mk", "/dir/file", ""]).text();
 }
 
-/// All nodes that a listing shows, and the hidden ones, without ttls and what differs between
-/// clusters.
+/// All nodes, hidden ones included, without their ttls: a ttl counts down between two listings.
 fn nodes(server: &Server) -> Vec<serde_json::Value> {
     let mut open = Vec::new();
     for path in ["/", "/_hidden"] {
@@ -101,7 +101,7 @@ fn a_backup_becomes_a_new_cluster() {
     assert_eq!(run(&restored, &["member", "list"]).text(), "restored\n");
     let machines = run(&restored, &["ls", "/_etcd/machines"]).text();
     assert_eq!(machines, "/_etcd/machines/restored\n");
-    // The indexes go on above those of the backup, and what was missed is told.
+    // The indexes start above the backup's. A watch of an index of the lost part gets error 401.
     let made = restored.client("PUT", "/v2/keys/new", "value=1").json();
     assert!(
         made["node"]["modifiedIndex"].as_u64() > Some(1_000_000),

@@ -1,4 +1,4 @@
-//! How a machine is found, and every exit code.
+//! The sources of the endpoints and their order, retries and redirects, and every exit code.
 use crate::run::{ended, run, ternctl, url};
 use std::net::TcpListener;
 use std::process::Command;
@@ -30,7 +30,7 @@ fn endpoints_come_from_flag_variables_and_file_in_this_order() {
     std::fs::write(&file, format!("endpoints = [\"{live}\"]\n")).expect("room");
     let path = file.to_str().expect("UTF-8");
     ended(ternctl(&["--config", path, "get", "/a"])).text();
-    // What comes first wins.
+    // The earlier source wins: the flag, then TERNCTL_ENDPOINTS, ETCDCTL_ENDPOINTS, and the file.
     ended(with_env(
         &["-C", &live, "get", "/a"],
         "TERNCTL_ENDPOINTS",

@@ -1,4 +1,4 @@
-//! `cluster status` and `top`, also on a pseudo terminal.
+//! `cluster status`, `top`, progress bars and `bench`, also on a pseudo terminal.
 use crate::run::{at, ended, run, ternctl, url};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -67,7 +67,7 @@ fn top_prints_rounds_where_there_is_no_terminal() {
 struct OnTerminal {
     child: Child,
     keys: File,
-    /// What it has written so far.
+    /// The program's output so far.
     screen: Arc<Mutex<String>>,
 }
 

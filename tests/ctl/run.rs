@@ -1,4 +1,4 @@
-//! Starts ternctl, and shows what it printed and how it ended.
+//! Runs ternctl and returns its output and its exit code. Start with [`run`].
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use tern_support::server::Server;
@@ -50,13 +50,13 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// What it printed, if it succeeded.
+    /// The text on stdout of a command that must have succeeded.
     pub fn text(self) -> String {
         assert_eq!(self.code, Some(0), "{}", self.stderr);
         self.stdout
     }
 
-    /// What it said on stderr, if it failed with this code.
+    /// The text on stderr of a command that must have failed with this exit code.
     pub fn failed(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{} {}", self.stdout, self.stderr);
         self.stderr
@@ -84,7 +84,7 @@ pub fn run_with_input(server: &Server, args: &[&str], input: &str) -> Ended {
     child.wait_with_output().expect("it ends").into()
 }
 
-/// Starts it with pipes for what it prints.
+/// Starts a command with pipes for its stdout and stderr.
 pub fn started(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("ternctl starts")

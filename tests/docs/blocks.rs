@@ -1,11 +1,12 @@
-//! Reads a document: its fenced blocks and its headings. Knows nothing of what runs them.
+//! Parses a document: its fenced blocks and its headings. Must not know how the blocks are run
+//! (`session`). Start with [`parse`].
 
 /// The use of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Marked `sh`: commands, which must succeed.
     Script,
-    /// Marked `console`: commands after `$ ` and what they print.
+    /// Marked `console`: commands after `$ `, each with its output below.
     Console,
     /// Anything else: for the reader.
     Shown,
@@ -24,7 +25,7 @@ pub struct Block {
 ///
 /// # Errors
 ///
-/// A block does not say what it is, or does not end.
+/// A block has no known mark, or does not end.
 pub fn parse(text: &str) -> Result<Vec<Block>, String> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut is_open = false;
@@ -100,8 +101,8 @@ pub fn commands(lines: &[String]) -> Result<Vec<(&str, Vec<&str>)>, String> {
     Ok(commands)
 }
 
-/// Whether lines are those that a document shows. In these, `...` stands for any text, and a line
-/// of it for any number of lines.
+/// Whether `lines` are the lines that a document shows. In `shown`, `...` stands for any text, and
+/// a line of it for any number of lines.
 pub fn matches(shown: &[&str], lines: &[&str]) -> bool {
     let Some((first, rest)) = shown.split_first() else {
         return lines.is_empty();

@@ -1,10 +1,10 @@
-//! The documents: each command that `README.md` and `dist/doc` print is run as printed, and what
-//! they quote of the program stands in it.
+//! The documents: each command in `README.md` and `dist/doc` is run as printed, and each quotation
+//! of the program must stand in its sources.
 //!
 //! A block marked `sh` is a script, which must succeed. A block marked `console` has commands, each
-//! after `$ `, with what they print below; `...` stands for anything, a line of it for any lines.
-//! The blocks of a document run in one shell, in an empty directory and a network of its own. A
-//! block that begins with ternctl runs only in a build with the feature `ctl`, which has it. Start
+//! after `$ `, with its output below; `...` stands for any text, a line of it for any lines. The
+//! blocks of a document run in one shell, in an empty directory and a network of its own. A block
+//! that begins with ternctl runs only in a build with the feature `ctl`, which has it. Start
 //! with [`run`]; `blocks` reads documents, `session` is the shell, `log_lines` compares quotations
 //! with the sources, `man` makes the manual pages.
 mod blocks;

@@ -1,6 +1,7 @@
-//! The manual pages of tern(1) and tern.conf(5) are made from what the program itself says: the
-//! table of flags, as `-h` prints it, and `dist/tern.conf`; those of ternctl are what `ternctl man`
-//! writes. `UPDATE=1` writes them; without it they are compared, so that they cannot drift.
+//! Makes the manual pages from the programs: tern(1) from the table of flags that `-h` prints,
+//! tern.conf(5) from `dist/tern.conf`, and those of ternctl from `ternctl man`. `UPDATE=1` writes the
+//! pages. Without it they are compared, so that they cannot differ from the programs. Start with
+//! `check`.
 use crate::{root, text_of};
 use std::process::{Command, Stdio};
 use tern::VERSION;
@@ -10,7 +11,7 @@ use tern_support::skip::{Need, lacks};
 const TERN_1: &str = "dist/man/tern.1";
 const TERN_CONF_5: &str = "dist/man/tern.conf.5";
 
-/// What stands before the flags in tern(1).
+/// The text of tern(1) before the flags.
 const TERN_1_HEAD: &str = r#".SH NAME
 tern \- replicated key\-value store with the HTTP interface of etcd 0.4
 .SH SYNOPSIS
@@ -38,7 +39,7 @@ alone, as in
 .BR \-snapshot=false .
 "#;
 
-/// What stands after the flags in tern(1).
+/// The text of tern(1) after the flags.
 const TERN_1_TAIL: &str = r#".SH ENVIRONMENT
 Every flag except
 .BR \-f ", " \-force ", " \-h ", " \-help " and " \-version
@@ -107,7 +108,7 @@ for the lines of the log,
 for certificates.
 "#;
 
-/// What stands before the keys in tern.conf(5).
+/// The text of tern.conf(5) before the keys.
 const TERN_CONF_5_HEAD: &str = r#".SH NAME
 tern.conf \- configuration of tern
 .SH SYNOPSIS

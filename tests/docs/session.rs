@@ -2,8 +2,9 @@
 //! in an empty directory, with the binaries under test first in its `PATH`.
 //!
 //! A reader looks again when an answer is not there yet. So a command that only reads, or that the
-//! cluster has not taken, is repeated for a while until it prints what the document shows; and
-//! after a machine is started, its log is awaited.
+//! cluster has refused for lack of a leader, is repeated for a while until its output is the shown
+//! one. After a command that starts a machine, the session waits for `tern: ready` in the machine's
+//! log. Start with [`Session::run_console`].
 use crate::blocks;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -32,7 +33,7 @@ pub struct Session {
     lines: Receiver<String>,
 }
 
-/// What a command printed, without the shell's notes about jobs, and its exit code.
+/// The output of a command, without the shell's notes about jobs, and its exit code.
 struct Printed {
     lines: Vec<String>,
     code: i32,
@@ -122,11 +123,11 @@ impl Session {
         self.await_ready(&logs)
     }
 
-    /// Runs commands one by one, and compares what they print with what is shown.
+    /// Runs commands one by one, and compares the output of each with the shown output.
     ///
     /// # Errors
     ///
-    /// One prints something else, or fails although nothing is shown.
+    /// The output of a command differs, or a command fails that shows no output.
     pub fn run_console(&mut self, lines: &[String]) -> Result<(), String> {
         for (command, shown) in blocks::commands(lines)? {
             let logs = self.forget_logs(command);

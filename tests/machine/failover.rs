@@ -1,6 +1,6 @@
-//! PROTOCOL 24: a leader whose process has ended is missed at once, and a follower that is wrong about
-//! that deposes nobody. A `Cluster` delivers at once; `peers` would tell the machines what the links
-//! show.
+//! PROTOCOL 24: followers miss a leader as soon as its process has ended, and one follower that is
+//! wrong about the end deposes no leader. A `Cluster` delivers messages at once. The tests report
+//! the end of a process themselves (`tell_end`); in a machine `peers` detects it from the links.
 use super::rig::*;
 use tern::core::machine::*;
 use tern::core::peers::ProcessChange;

@@ -133,7 +133,7 @@ fn whole_document(rig: &mut Rig, ticket: Ticket) -> (Vec<ListItem>, Box<Migrated
     }
 }
 
-/// What a kept moment shows again: keys, values and events.
+/// The parts of a document that a second export of a kept moment repeats: nodes, index and events.
 fn shown(document: &(Vec<ListItem>, Box<Migrated>)) -> (Vec<View>, EtcdIndex, Vec<Event>) {
     let (items, rest) = document;
     let views = items.iter().map(|item| item.view.clone());

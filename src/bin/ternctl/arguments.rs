@@ -1,5 +1,5 @@
-//! The command line as a whole: what all commands share, and the list of commands. The arguments of
-//! a command stand in its own file.
+//! The command line as a whole: the arguments shared by all commands, and the list of commands. The
+//! arguments of a command stand in the command's own file. Start with [`CtlCommand`].
 use crate::backup::BackupArguments;
 use crate::bench::BenchArguments;
 use crate::cluster::ClusterCommand;

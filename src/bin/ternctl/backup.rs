@@ -1,9 +1,9 @@
 //! `backup`: the key space of a running cluster in a file.
 //!
-//! The document of one moment is downloaded to `FILE.INDEX.part`. After a broken connection, or in a
-//! later run, the download goes on where it stopped: the server keeps the moment for a minute, and
-//! any machine has it as long as nothing changes. The file gets its name once its checksum is right.
-//! Start with [`backup`].
+//! The document of one moment is downloaded to `FILE.INDEX.part`. After a broken connection, or in
+//! a later run, the download goes on where it stopped: the server keeps the moment for a minute,
+//! and any machine has it as long as nothing changes. The file gets its name once its checksum is
+//! right. Start with [`backup`].
 use crate::document;
 use crate::failure::{ExitReason, Failure, file_failed};
 use crate::http::{CtlRequest, SendFault, read_whole};
@@ -139,7 +139,7 @@ fn make(session: &Session, target: &Path) -> Result<(), Failure> {
 }
 
 impl<'a> Download<'a> {
-    /// Goes on with what an earlier run has left, if anything.
+    /// Continues the unfinished file of an earlier run, if there is one.
     fn new(session: &'a Session, target: &'a Path) -> Download<'a> {
         let left = find_part(target);
         let length = left.as_ref().map_or(0, |(_, length)| *length);
@@ -207,10 +207,10 @@ impl<'a> Download<'a> {
         Failure::new(fault.reason(), format!("{base}: {}{rest}", fault.text()))
     }
 
-    /// One connection: appends what arrives to the file.
+    /// Sends one request, and appends the bytes of its response to the unfinished file.
     fn run_part(&mut self, base: &str) -> Result<PartEnd, Failure> {
-        // To keep a moment costs the server room for all that changes meanwhile. Where that was too
-        // much, the next attempt does without.
+        // A kept moment costs the server memory for all changes since. If they are too many, the
+        // server gives the moment up. The next attempt then asks for a moment that is not kept.
         let keep = self.restarts.is_multiple_of(2);
         let offset = self.length;
         let mut target =
@@ -264,7 +264,7 @@ impl<'a> Download<'a> {
         Ok(PartEnd::Whole)
     }
 
-    /// Throws away what was downloaded.
+    /// Discards the unfinished file: the moment is gone, or the file is damaged.
     fn begin_anew(&mut self) -> Result<(), Failure> {
         self.restarts += 1;
         if self.restarts > RESTARTS_MAX {
@@ -303,7 +303,7 @@ fn part_of(target: &Path, index: u64) -> PathBuf {
     name.into()
 }
 
-/// What an earlier run has left: the index of its moment, and its length.
+/// The unfinished file of an earlier run: the index of its moment, and its length in bytes.
 fn find_part(target: &Path) -> Option<(u64, u64)> {
     let start = format!("{}.", target.file_name()?.to_str()?);
     for entry in fs::read_dir(folder_of(target)).ok()?.flatten() {

@@ -1,8 +1,8 @@
 //! `bench`: how many requests a second the cluster serves, and how long they take, as a client sees
 //! it.
 //!
-//! Each connection sends one request after the other. Writes go to the leader. The keys are removed at
-//! the end. Start with [`bench`].
+//! Each connection sends one request after the other. Writes go to the leader. The keys are removed
+//! at the end. Start with [`bench`].
 use crate::failure::Failure;
 use crate::http::CtlRequest;
 use crate::keys::{Parameters, key_target};
@@ -30,7 +30,7 @@ The figures are those of this client: ternctl takes more processor time for a re
 They tell how long a request takes here, over this line and on these disks, and whether it changes; they
 do not tell what tern can serve at most.")]
 pub struct BenchArguments {
-    /// What each request does
+    /// The operation of each request
     #[arg(long, value_enum, value_name = "MODE", default_value_t)]
     mode: BenchMode,
     /// How many connections ask at once
@@ -44,7 +44,7 @@ pub struct BenchArguments {
     value_bytes: usize,
 }
 
-/// What each request does.
+/// The operation of each request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum BenchMode {
     /// Sets a key: on a majority of disks when it is answered
@@ -56,7 +56,7 @@ pub enum BenchMode {
     Quorum,
 }
 
-/// What all connections share.
+/// State shared by all connections.
 struct Bench<'a> {
     session: &'a Session,
     arguments: &'a BenchArguments,

@@ -1,4 +1,7 @@
-//! `cluster config get|set`: the settings that all machines share. `cluster status` is in `overview`.
+//! `cluster config get|set`: the settings shared by all machines of a cluster.
+//!
+//! The client ports do not serve these settings, so the command finds the members first and asks
+//! their peer ports. `cluster status` is in `overview`. Start with [`cluster`].
 use crate::failure::{ExitReason, Failure};
 use crate::http::{CtlRequest, HttpAnswer};
 use crate::member::Members;
@@ -28,7 +31,7 @@ pub enum ClusterCommand {
 pub enum ConfigCommand {
     /// Print the settings
     Get,
-    /// Change settings while the cluster runs; those that are not named stay
+    /// Change settings while the cluster runs; settings that are not named stay
     Set(ConfigSetArguments),
 }
 

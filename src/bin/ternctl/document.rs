@@ -1,16 +1,16 @@
-//! The migration document (`/v2/migration/snapshot`), which is also the format of backups: checks it
-//! and reads it.
+//! The migration document (`/v2/migration/snapshot`), which is also the format of backups: checks
+//! it and reads it.
 //!
-//! A document of tern ends with its checksum. One of etcd 0.4 has none; it is checked to be whole.
-//! Start with [`KeyDocument::parse`].
+//! A document of tern ends with its checksum. A document of etcd 0.4 has none: it is only checked
+//! to be complete. Start with [`KeyDocument::parse`].
 use crate::failure::{ExitReason, Failure};
 use crate::json_pull::{BadJson, JsonPull};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// What comes before the checksum, the last field of a document.
+/// The last field of a document, up to the eight digits of its checksum.
 const CHECKSUM_FIELD: &[u8] = b",\"Checksum\":\"crc32:";
-/// What follows the eight digits of the checksum.
+/// The bytes after the digits of the checksum, the last ones of a document.
 const DOCUMENT_END: &[u8] = b"\"}";
 /// The digits of a checksum.
 const DIGITS: usize = 8;
@@ -118,7 +118,7 @@ pub fn check(text: &[u8]) -> Result<bool, String> {
 /// Reads the root with all that is below it. Returns the nodes below.
 fn read_root(pull: &mut JsonPull) -> Result<Vec<DocumentNode>, BadJson> {
     let mut nodes = vec![DocumentNode::default()];
-    // The places in `nodes` of those whose end has not been read, the innermost last.
+    // The indexes in `nodes` of the nodes whose end has not been read, innermost last.
     let mut open = vec![0];
     pull.begin_object()?;
     while let Some(&place) = open.last() {

@@ -1,8 +1,8 @@
-//! Which cluster a command talks to: flags, variables and the configuration file.
+//! The endpoints and certificates of a command: from flags, variables and the configuration file.
 //!
 //! Each setting is looked for in this order: its flag, its variable `TERNCTL_…`, the variable
-//! `ETCDCTL_…` of the same meaning (scripts that used etcdctl go on working), the file, the default.
-//! Start with [`Endpoints::find`].
+//! `ETCDCTL_…` of the same meaning (scripts that used etcdctl go on working), the file, the
+//! default. Start with [`Endpoints::find`].
 use crate::failure::{Failure, file_failed};
 use crate::shared_arguments::SharedArguments;
 use serde::Deserialize;
@@ -17,18 +17,18 @@ const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:4001";
 /// The file that is read if no flag names one.
 const DEFAULT_FILE: &str = "/etc/tern/ternctl.conf";
 
-/// The machines that a command may talk to, and what proves both sides to each other.
+/// The machines that a command may talk to, and the certificates for TLS with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     /// Client URLs in the order in which they are tried; at least one. No slash at the end.
     pub urls: Vec<String>,
-    /// The authority that signs the servers; `None`: those of the web.
+    /// The authority that signs the servers' certificates. `None`: the authorities of the web.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate and its key.
     pub pair: Option<(PathBuf, PathBuf)>,
 }
 
-/// What proves both sides to each other on the peer ports.
+/// The certificates for TLS with the peer ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificates {
     ca_file: Option<PathBuf>,
@@ -36,7 +36,8 @@ pub struct PeerCertificates {
 }
 
 impl PeerCertificates {
-    /// The settings for the peer ports, of which each that is not given is that of the client ports.
+    /// The certificates for the peer ports. Without a flag of its own, a setting is that of the
+    /// client ports.
     pub fn find(arguments: &SharedArguments, client: &Endpoints) -> PeerCertificates {
         let ca_file = arguments.peer_ca_file.clone();
         let cert_file = arguments.peer_cert_file.clone();

@@ -1,4 +1,5 @@
-//! `export`: the key space as lines of JSON, for other programs and for `import`.
+//! `export`: the key space as lines of JSON, for other programs and for `import`. Start with
+//! [`export`].
 use crate::failure::Failure;
 use crate::output::print;
 use crate::session::Session;
@@ -12,7 +13,7 @@ expire no ttl. Of tern all keys are exported, hidden ones included. Of etcd 2.x 
 is exported if --hidden names it: no listing shows it. Indexes are not exported; ternctl backup keeps
 them.")]
 pub struct ExportArguments {
-    /// Only what is below this directory
+    /// Only this directory, with all nodes below it
     #[arg(default_value = "/")]
     key: String,
     /// A hidden key or directory of etcd; may be given several times

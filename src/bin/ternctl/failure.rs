@@ -1,6 +1,6 @@
 //! How a command fails: a sentence for the user, and the exit code of the process.
 //!
-//! The codes up to 5 are those of etcd's etcdctl for v2. Start with [`ExitReason`].
+//! The codes up to 5 are the exit codes of etcd's etcdctl for v2. Start with [`ExitReason`].
 use std::fmt;
 use std::io;
 use std::process::ExitCode;
@@ -47,7 +47,7 @@ impl From<ExitReason> for ExitCode {
 #[derive(Clone, Debug)]
 pub struct Failure {
     reason: ExitReason,
-    /// What happened and what to do; without a full stop.
+    /// The fault and the next step for the user; without a full stop.
     text: String,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A file or a pipe failed: `what` names it.
+/// Makes a failure of the error of a file or a pipe. `what` names the file.
 pub fn file_failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Failure {
     move |error| Failure::bad_arguments(format!("{what}: {error}"))
 }

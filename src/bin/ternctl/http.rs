@@ -223,7 +223,7 @@ pub fn read_whole(response: Response<Body>) -> Result<HttpAnswer, SendFault> {
     })
 }
 
-/// Judges what a failed call has done.
+/// Classifies the error of a call. The class says whether the request may have reached the server.
 fn fault_of(error: ureq::Error) -> SendFault {
     let text = match &error {
         ureq::Error::Timeout(_) => "no answer in time".to_string(),

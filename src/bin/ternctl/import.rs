@@ -1,7 +1,7 @@
 //! `import`: loads a key space into the running cluster, key by key.
 //!
-//! Files are written by several connections at once; a write makes the directories on its way. Then
-//! come directories that are empty or have a ttl. Start with [`import`].
+//! Several connections write the files at once. A write makes the missing directories of its path.
+//! The directories that are empty or have a ttl follow. Start with [`import`].
 use crate::endpoints;
 use crate::failure::{ExitReason, Failure};
 use crate::http::CtlRequest;
@@ -50,7 +50,7 @@ pub struct ImportArguments {
     connections: usize,
 }
 
-/// What is done about a key that exists.
+/// The rule for a key that exists in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExistingKeys {
     Refuse,

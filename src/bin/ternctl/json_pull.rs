@@ -1,7 +1,8 @@
 //! Reads JSON piece by piece, in order. Unlike serde_json it has no bound for nesting: a key space
 //! may be 1,024 directories deep, and nothing here recurses.
 //!
-//! The caller names what it expects next. Start with [`JsonPull::begin_object`].
+//! The caller names the form that it expects next; any other text is a [`BadJson`]. Start with
+//! [`JsonPull::begin_object`].
 
 /// The text is no JSON, or not of the expected form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub struct BadJson {
 }
 
 impl BadJson {
-    /// The fault for a user: where, and what was expected.
+    /// The fault for a user: the position, and the form that was expected there.
     pub fn text(&self) -> String {
         format!("byte {}: expected {}", self.at, self.expected)
     }

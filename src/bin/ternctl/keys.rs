@@ -229,7 +229,7 @@ fn table_of(nodes: &[KeyRecord]) -> Table {
     table
 }
 
-/// Sends a write and prints what it made: in the simple form `simple` of the new node.
+/// Sends a write and prints the new node. `simple` renders the node in the simple form.
 fn write(
     session: &Session,
     request: &CtlRequest,

@@ -1,10 +1,10 @@
 //! ternctl: the command-line client of tern. Reads and writes keys, watches them, shows and changes
 //! the cluster, backs it up and restores it, makes certificates.
 //!
-//! ternctl stands outside the rings. It speaks HTTP through `ureq` and uses the library for what
-//! both sides must agree on: escapes of keys, the clock, the data directory that `restore` makes.
-//! Each command has a file of its name; `session` holds what all of them need. Start with
-//! [`CtlCommand`] in `arguments`.
+//! ternctl stands outside the rings. It speaks HTTP through `ureq`. From the library it takes the
+//! rules shared with the server: escapes of keys, the clock, the data directory that `restore`
+//! makes. Each command has a file of its name. `session` holds the endpoints and the HTTP client of
+//! all commands. Start with [`CtlCommand`] in `arguments`.
 #![forbid(unsafe_code)]
 
 mod arguments;

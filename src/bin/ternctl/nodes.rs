@@ -26,7 +26,7 @@ pub struct KeyRecord {
 /// An answer or an event of the key space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyAnswer {
-    /// What happened: `get`, `set`, `delete`, ….
+    /// The operation: `get`, `set`, `delete`, ….
     pub action: String,
     /// The node, and its descendants if they are listed, in the order of the answer.
     pub nodes: Vec<KeyRecord>,
@@ -81,7 +81,7 @@ impl KeyAnswer {
 /// Reads a node with its descendants.
 fn read_tree(pull: &mut JsonPull) -> Result<Vec<KeyRecord>, BadJson> {
     let mut nodes = vec![KeyRecord::default()];
-    // The places in `nodes` of those whose end has not been read, the innermost last.
+    // The indexes in `nodes` of the nodes whose end has not been read, innermost last.
     let mut open = vec![0];
     pull.begin_object()?;
     while let Some(&place) = open.last() {

@@ -1,6 +1,7 @@
-//! What goes to stdout: text, tables and JSON.
+//! The output on stdout: text, tables and JSON.
 //!
-//! A reader that closes its end early (`ternctl ls | head`) is no failure. Start with [`print`].
+//! A reader that closes its end early (`ternctl ls | head`) is no failure. Texts of failures go to
+//! stderr and are no part of this file. Start with [`print`].
 use crate::failure::{Failure, file_failed};
 use clap::ValueEnum;
 use std::io::{self, ErrorKind, Write};
@@ -21,7 +22,7 @@ pub enum OutputForm {
 ///
 /// # Errors
 ///
-/// The write failed. A closed pipe ends the process with success: its reader has what it wanted.
+/// The write failed. A closed pipe ends the process with success: its reader needs no more output.
 pub fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_ref()).and_then(|()| out.flush());

@@ -81,7 +81,7 @@ pub fn status(session: &Session) -> Result<(), Failure> {
     }
 }
 
-/// What is wrong with the cluster; `None` if it is healthy.
+/// The fault of the cluster as a sentence; `None` if the cluster is healthy.
 pub fn verdict(document: &ClusterDocument) -> Option<String> {
     let cluster = &document.cluster;
     let machine = &document.machine;

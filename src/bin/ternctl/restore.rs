@@ -1,8 +1,10 @@
-//! `restore`: the data directory of a new cluster from a backup.
+//! `restore`: makes the data directory of a new cluster from a backup.
 //!
-//! This is what an operator needs after the loss of a cluster: one machine is started with the
-//! directory, and the others join it. The indexes go on above those of the backup. (`import` loads a
-//! backup into a cluster that runs, with new indexes.)
+//! It is the way back after the loss of a cluster: the operator starts one machine with the
+//! directory, and the other machines join it. The indexes of the new cluster start above the
+//! indexes of the backup. So a client that waits for an index of the lost part gets an error and
+//! misses no change. (`import` loads a backup into a running cluster, with new indexes.) Start with
+//! [`restore`].
 use crate::document::{DocumentNode, KeyDocument};
 use crate::failure::{Failure, file_failed};
 use crate::output::print_line;

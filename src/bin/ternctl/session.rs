@@ -1,4 +1,4 @@
-//! What a command needs to talk to its cluster: the endpoints, the HTTP client and the form of the
+//! The access of a command to its cluster: the endpoints, the HTTP client and the form of the
 //! output.
 //!
 //! A request goes to the endpoints in order. It goes to the next one only if the one before cannot
@@ -399,7 +399,7 @@ fn etcd_failure(error: &EtcdError, refused: ExitReason) -> Failure {
     }
 }
 
-/// What to do about an error of etcd.
+/// The next step for the user after an error of etcd.
 fn advice(code: u32) -> &'static str {
     match code {
         102 => ". It is a directory: mkdir, rmdir and rm --recursive are for directories",

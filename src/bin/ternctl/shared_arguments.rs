@@ -1,9 +1,11 @@
-//! The arguments that all commands share: where the cluster is, and the form of the output.
+//! The arguments shared by all commands: the endpoints of the cluster, and the form of the output.
+//! `endpoints` adds the variables of etcdctl and the configuration file. Start with
+//! [`SharedArguments`].
 use crate::output::OutputForm;
 use clap::Args;
 use std::path::PathBuf;
 
-/// What all commands share.
+/// The arguments shared by all commands.
 #[derive(Clone, Debug, Args)]
 pub struct SharedArguments {
     /// Client URLs of the machines to try, in this order [default: http://127.0.0.1:4001]
@@ -21,7 +23,7 @@ pub struct SharedArguments {
     )]
     pub endpoints: Vec<String>,
 
-    /// The authority that signs the servers' certificates, PEM [default: those of the web]
+    /// The authority that signs the servers' certificates, PEM [default: the web's authorities]
     ///
     /// ETCDCTL_CA_FILE is read too, then `ca_file` in the configuration file.
     #[arg(

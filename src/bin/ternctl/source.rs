@@ -1,11 +1,11 @@
-//! Where `import` and `export` take a key space from: a cluster or a file.
+//! The source of a key space for `import` and `export`: a cluster or a file.
 //!
 //! | source | read by | hidden keys |
 //! |---|---|---|
 //! | tern, etcd 0.4 | `/v2/migration/snapshot` | all |
-//! | etcd 2.x, 3.4 with `--enable-v2` | a listing | those that are named: no listing shows them |
+//! | etcd 2.x, 3.4 with `--enable-v2` | a listing | paths in `--hidden`: no listing shows them |
 //! | a file of `backup` or of that page | | all |
-//! | a file of `export` | one JSON object a line | those in it |
+//! | a file of `export` | one JSON object a line | all that were exported |
 //!
 //! Start with [`read_cluster`] and [`read_file`].
 use crate::document::{KeyDocument, expiration_ns};
@@ -37,7 +37,8 @@ pub struct PortableNode {
     pub ttl: Option<u64>,
 }
 
-/// Reads the key space of a cluster. `hidden` are paths of hidden nodes that a listing does not show.
+/// Reads the key space of a cluster. `hidden` are paths of hidden nodes that a listing does not
+/// show.
 ///
 /// # Errors
 ///
@@ -84,7 +85,7 @@ fn nodes_of(session: &Session, document: KeyDocument) -> Vec<PortableNode> {
     without_dead(nodes.collect())
 }
 
-/// Leaves out what has expired, with all that is below it, and the cluster's own view.
+/// Leaves out expired nodes with all nodes below them, and the cluster's own view.
 fn without_dead(nodes: Vec<PortableNode>) -> Vec<PortableNode> {
     let is_dead = |node: &&PortableNode| node.ttl == Some(0) || node.key == CLUSTER_VIEW;
     let dead: BTreeSet<String> = nodes

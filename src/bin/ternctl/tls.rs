@@ -1,8 +1,8 @@
 //! `tls`: an authority and the certificates that it signs, which both ports of tern accept.
 //!
-//! A certificate is of X.509 version 3, names its hosts in `subjectAltName`, and says what it is for:
-//! that of a machine for servers and clients, because a peer is both. Files are made, never
-//! replaced, but for `renew`, which writes a certificate beside its place and renames it.
+//! A certificate is of X.509 version 3, names its hosts in `subjectAltName`, and states its
+//! purpose. A machine's certificate is for servers and clients, because a peer is both. No command
+//! replaces a file, except `renew`: it writes a new certificate beside the old one and renames it.
 //! Start with [`tls`].
 use crate::failure::{Failure, file_failed};
 use crate::output::{print, print_line};
@@ -28,7 +28,8 @@ const SKEW: Duration = DAY;
 const CA_FILE: &str = "ca.pem";
 /// The authority's key in its folder.
 const CA_KEY_FILE: &str = "ca.key";
-/// What each machine is also reached by.
+/// The hosts that each machine's certificate has besides the given ones: clients on the machine
+/// itself use them.
 const OWN_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 #[derive(Debug, Subcommand)]
@@ -100,7 +101,7 @@ pub struct ClientArguments {
 pub struct RenewArguments {
     #[command(flatten)]
     folder: FolderArguments,
-    /// Renew those that end within so many days
+    /// Renew certificates that end within so many days
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     within: u32,
     /// How long a new certificate is valid; the authority's for ten times as long
@@ -285,7 +286,7 @@ fn read_key(path: &Path) -> Result<KeyPair, Failure> {
     KeyPair::from_pem(&pem).map_err(failed(path.display()))
 }
 
-/// What a certificate says.
+/// The fields of a certificate in the form that `rcgen` signs.
 fn params(wanted: &IssuedCertificate) -> Result<CertificateParams, Failure> {
     let mut params = CertificateParams::new(wanted.hosts.clone()).map_err(failed("--host"))?;
     params.distinguished_name = DistinguishedName::new();

@@ -35,7 +35,7 @@ struct Sampled {
     at_us: u64,
     /// How long the machine took to answer, in microseconds.
     took_us: u64,
-    /// All metrics by name, those with labels added up.
+    /// All metrics by name. A metric with labels is the sum over its labels.
     figures: BTreeMap<String, f64>,
 }
 
@@ -96,7 +96,7 @@ pub fn top(session: &Session, arguments: &TopArguments) -> Result<(), Failure> {
     print(text)
 }
 
-/// Asks all machines at the same time; those that do not answer are left out.
+/// Asks all machines at the same time. A machine that does not answer is left out.
 fn sample_all(session: &Session, document: &ClusterDocument) -> BTreeMap<String, Sampled> {
     let members = document
         .cluster

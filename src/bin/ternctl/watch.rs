@@ -1,7 +1,7 @@
 //! `watch` and `exec-watch`: changes as they happen.
 //!
-//! A watch survives its machine: the next question names the index after the last event, so nothing
-//! is missed and nothing comes twice. Start with [`Watching::next`].
+//! A watch outlives the machine that serves it: the next request names the index after the last
+//! event, so no event is missed and none comes twice. Start with [`Watching::next`].
 use crate::failure::{ExitReason, Failure, file_failed};
 use crate::http::{CtlRequest, read_whole};
 use crate::keys::key_target;
@@ -35,12 +35,13 @@ pub struct ExecWatchArguments {
     /// The program and its arguments, after `--`
     ///
     /// It finds the change in ETCD_WATCH_ACTION, ETCD_WATCH_KEY, ETCD_WATCH_VALUE and
-    /// ETCD_WATCH_MODIFIED_INDEX, and as JSON on its stdin. The next change waits until it has ended.
+    /// ETCD_WATCH_MODIFIED_INDEX, and as JSON on its stdin. The next change waits until it has
+    /// ended.
     #[arg(last = true, required = true)]
     program: Vec<String>,
 }
 
-/// What is watched.
+/// The key or directory to watch.
 #[derive(Debug, Args)]
 struct WatchPlace {
     /// The key or directory

@@ -1,10 +1,11 @@
-//! Certificates as `tls` makes them, read back from their files.
+//! Reads the certificates made by `tls` back from their PEM files. Start with
+//! [`IssuedCertificate::parse`].
 use std::fmt;
 use std::net::IpAddr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-/// What a certificate is for.
+/// The purpose of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificatePurpose {
     /// Signs others.
@@ -25,7 +26,7 @@ impl fmt::Display for CertificatePurpose {
     }
 }
 
-/// What a certificate says.
+/// The fields of a certificate that ternctl sets and reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IssuedCertificate {
     /// The common name of its subject.

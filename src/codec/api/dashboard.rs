@@ -1,8 +1,8 @@
 //! `/mod/dashboard/`: the cluster as a page for a browser.
 //!
-//! The page shows the document of `/v2/cluster` without scripts; its script keeps it up to date,
-//! draws the load, and browses keys. Whatever machines and clients can choose is written as text. The
-//! policy that the page is sent with lets it load and run only what comes from this server. Start
+//! The page shows the document of `/v2/cluster` without scripts. Its script keeps it up to date,
+//! draws the load, and browses keys. Every text chosen by a machine or a client is escaped. The
+//! page's `Content-Security-Policy` lets the browser load and run only files of this server. Start
 //! with [`page`].
 use super::Routed;
 use super::exchange::{Exchange, Handled};
@@ -13,13 +13,13 @@ use crate::codec::http::Response;
 use crate::core::seam::{Op, Query};
 use std::fmt::Write;
 
-/// The page, with places for what is shown.
+/// The page, with a placeholder in braces for each part that depends on the cluster.
 const PAGE: &str = include_str!("dashboard/page.html");
 const STYLE: &str = include_str!("dashboard/page.css");
 const SCRIPT: &str = include_str!("dashboard/page.js");
 
-/// The headers of the page besides the usual ones. Nothing may be loaded from elsewhere, no script or
-/// style stands in the page itself, and no other page may show this one in a frame.
+/// The headers of the page besides the usual ones. Nothing may be loaded from elsewhere, no script
+/// or style stands in the page itself, and no other page may show this one in a frame.
 pub(super) const HEADERS: [(&str, &str); 4] = [
     (
         "Content-Security-Policy",
@@ -74,7 +74,8 @@ pub(super) fn page(document: &ClusterDocument) -> String {
     ];
     let mut out = String::with_capacity(2 * PAGE.len());
     let mut rest = PAGE;
-    // Each place stands once, in this order. What is filled in is not searched for places.
+    // Each placeholder stands once, in this order. The texts put in are not searched for
+    // placeholders: a machine's name may look like one.
     for (place, text) in filled {
         let (before, after) = rest.split_once(place).expect("the page has this place");
         out.push_str(before);
@@ -85,7 +86,7 @@ pub(super) fn page(document: &ClusterDocument) -> String {
     out
 }
 
-/// What matters most, and how it is coloured.
+/// The state of the cluster in a sentence, and the colour of the sentence.
 fn summary(document: &ClusterDocument) -> (String, &'static str) {
     let machine = &document.machine;
     let cluster = &document.cluster;
@@ -241,7 +242,8 @@ fn facts(document: &ClusterDocument) -> String {
     out
 }
 
-/// A link to the dashboard of the machine at a client URL. What is no URL is shown as text.
+/// A link to the dashboard of the machine at a client URL. A text that is no URL is shown without a
+/// link.
 fn link(url: &str) -> String {
     let text = escaped(url);
     if crate::core::identity::is_url(url) {

@@ -1,8 +1,9 @@
-//! Budgets of peers that are not members: how many of them have links, and what they may send.
+//! Budgets of peers that are not members: the number of such peers with links, and their bytes.
 //!
-//! A member that lags behind does not know the members that joined meanwhile, and the leader may be one
-//! of them: so such peers are heard. What they send counts against a budget until it leads somewhere.
-//! Must not decide anything about members. Start with [`Peers::on_progress`].
+//! A member that lags behind does not know the members that joined meanwhile, and the leader may be
+//! one of them. So messages of unknown peers are accepted. Their bytes count against a budget until
+//! the log here, or the snapshot being received, grows by them. Must not decide anything about
+//! members. Start with [`Peers::on_progress`].
 use super::{HelloRefusal, Peer, Peers};
 use crate::core::raft::PeerId;
 use crate::core::timer::Now;
@@ -16,8 +17,8 @@ pub(super) const STRANGER_BYTES_MAX: u64 = 64 << 20;
 pub(super) const BLOCK_US: u64 = 10_000_000;
 
 impl Peer {
-    /// Counts bytes of a peer that is not a member. Returns whether it has used up its budget: then its
-    /// hellos are refused for a while.
+    /// Counts bytes of a peer that is not a member. Returns whether the peer has used up its
+    /// budget: then its hellos are refused for a while.
     pub(super) fn has_spent_all(&mut self, now: Now, bytes: u64) -> bool {
         self.spent_bytes += bytes;
         if self.spent_bytes <= STRANGER_BYTES_MAX {
@@ -55,16 +56,17 @@ impl Peers {
         }
     }
 
-    /// A message of this peer has made the log here grow, or the snapshot that is received: what the
-    /// peer has sent was of use.
+    /// A message of this peer has made the log here grow, or the snapshot being received: the
+    /// peer's bytes were of use, so its budget starts anew.
     pub fn on_progress(&mut self, from: PeerId) {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.spent_bytes = 0;
         }
     }
 
-    /// The log here has room again. Without room nothing that a peer sent could lead anywhere, also if
-    /// the peer is a leader that this machine does not know yet.
+    /// The log here has room again, so all budgets start anew and no peer stays blocked. Without
+    /// room no message could make the log grow, not even one of a leader that this machine does not
+    /// know yet.
     pub fn on_room(&mut self) {
         for peer in self.peers.values_mut() {
             peer.spent_bytes = 0;

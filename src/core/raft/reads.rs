@@ -9,7 +9,8 @@
 //!    round was sent. The read is answered when the owner has applied that commit index.
 //!
 //! Rounds overlap: a read that arrives waits neither for the answers to an earlier round nor for
-//! other reads, so it takes one round trip. Each round has its own commit index. A lone voter needs no round. Start reading at [`Reads`].
+//! other reads, so it takes one round trip. Each round has its own commit index. A lone voter needs
+//! no round. Start reading at [`Reads`].
 use std::collections::VecDeque;
 
 use super::message::Index;
@@ -36,7 +37,7 @@ pub struct Reads {
     /// The rounds under way, oldest first; at most `ROUNDS_MAX`. Their numbers and their commit
     /// indexes rise.
     rounds: VecDeque<Round>,
-    /// The reads of those rounds, in the order of the rounds.
+    /// The reads that wait for `rounds`, in the order of the rounds.
     confirming: VecDeque<ReadId>,
     /// The number of the newest round. At least 1 and only rises, also from one leadership to the
     /// next, so a late reply to an old heartbeat confirms no new read.
@@ -172,8 +173,8 @@ impl Raft {
     /// Answers the reads of each round that a majority of voters has answered (step 3). Returns
     /// whether there was one.
     ///
-    /// An answer to a later round counts for the earlier ones: this member was still the leader when
-    /// that later heartbeat left. Learners do not count.
+    /// An answer to a later round counts for the earlier ones: this member was still the leader
+    /// when that later heartbeat left. Learners do not count.
     pub(super) fn maybe_finish_reads(&mut self) -> bool {
         let mut has_finished = false;
         while let Some(round) = self.reads.oldest_round()

@@ -1,8 +1,9 @@
-//! How much of memory and disk the log takes, for operators to see. No decision depends on it.
+//! The usage of memory and disk by the log, for operators. No decision depends on it. Start with
+//! [`Raft::log_usage`].
 use super::message::Index;
 use super::{Progress, Raft};
 
-/// What the log takes.
+/// The usage of memory and disk by the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogUsage {
     /// The first entry in memory. Earlier ones are in a snapshot only.
@@ -19,7 +20,7 @@ pub struct LogUsage {
 }
 
 impl Raft {
-    /// What the log takes now.
+    /// The present usage of memory and disk by the log.
     pub fn log_usage(&self) -> LogUsage {
         LogUsage {
             first: self.log.start().next(),

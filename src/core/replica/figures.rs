@@ -83,7 +83,7 @@ impl Replica {
         ]
     }
 
-    /// What this leader knows of a peer; `None` on any other member.
+    /// The leader's figures of a peer; `None` on any other member.
     fn peer_progress_figures(&self, now: Now, id: PeerId) -> Option<PeerProgressFigures> {
         let peer = self.raft.peer(id)?;
         let progress = self.progress_of(now, id)?;

@@ -685,7 +685,8 @@ impl Replica {
     pub(super) fn orphan_listing(&mut self, ticket: Ticket, listing: OpenListing) {
         match listing.orphaned() {
             Ok(orphan) => {
-                // One at a time: each keeps what changes.
+                // At most one listing without a client: each keeps in memory all changes since its
+                // moment.
                 if let Some(former) = self.pending.find_listing(|l| !l.has_client()) {
                     self.leave(former, Ending::GivenUp);
                 }

@@ -1,5 +1,6 @@
-//! The standbys that have fetched the list of members from this machine lately, for operators to
-//! see. No decision depends on them: anybody may claim to be one. Start with [`Standbys::on_fetch`].
+//! The standbys that have fetched the list of members from this machine lately, for operators. No
+//! decision depends on them: any client can claim to be a standby. Start with
+//! [`Standbys::on_fetch`].
 use crate::core::seam::{StandbyStatus, StandbyVisitor};
 use crate::core::timer::Now;
 

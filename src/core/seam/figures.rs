@@ -1,4 +1,5 @@
-//! The figures of `/metrics` that the core knows. `codec::api::metrics` names them.
+//! The figures of `/metrics` that the core knows. `codec::api::metrics` names them. Start with
+//! [`CoreFigures`].
 use super::{Health, Role};
 use crate::core::histogram::Histogram;
 use crate::core::public_id::PublicId;
@@ -41,14 +42,14 @@ pub struct MemberFigures {
     pub store_bytes: u64,
     /// The bound on it; `None` without one.
     pub store_bytes_max: Option<u64>,
-    /// The counters of the key space. The counters of writes and expirations follow from the log and
-    /// count since the key space began.
+    /// The counters of the key space. The counters of writes and expirations follow from the log
+    /// and count since the key space began.
     pub store: Stats,
     /// How long entries took from append to commit.
     pub commit: Histogram,
     /// How long entries took from commit to application.
     pub apply: Histogram,
-    /// What waits in memory, with its bounds.
+    /// The queues in memory, each with its bytes and its bound.
     pub queues: Vec<QueueFigures>,
     /// The standbys that fetched the list of members here lately.
     pub standbys: u64,
@@ -99,11 +100,11 @@ pub struct PeerFigures {
     pub name: Box<str>,
     /// Whether a link to it is open.
     pub is_linked: bool,
-    /// What only the leader knows.
+    /// The leader's figures of the member; `None` on a member that does not lead.
     pub progress: Option<PeerProgressFigures>,
 }
 
-/// What the leader knows of a member.
+/// The leader's figures of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerProgressFigures {
     /// How many entries of the leader's log it lacks.

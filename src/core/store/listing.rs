@@ -27,7 +27,7 @@ pub struct Listing {
     recursive: bool,
     /// Begun with `get_all`: hidden nodes too, and frozen until `end`.
     is_whole: bool,
-    /// The freeze covers what was read, too, so that the listing can begin again.
+    /// The freeze also keeps the nodes already read, so that the listing can begin again.
     keeps_moment: bool,
     state: ListingState,
 }
@@ -171,8 +171,8 @@ impl Store {
         self.end_page(listing, token, is_done)
     }
 
-    /// The etcd index of the moment that a listing keeps; `None` if it keeps none, or its freeze was
-    /// given up.
+    /// The etcd index of the moment that a listing keeps; `None` if it keeps none, or its freeze
+    /// was given up.
     pub fn kept_moment(&self, listing: &Listing) -> Option<EtcdIndex> {
         let token = listing.token().filter(|_| listing.keeps_moment)?;
         let moment = self.freezer.get(token)?;

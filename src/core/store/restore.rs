@@ -1,4 +1,4 @@
-//! A key space from the bytes of a snapshot.
+//! Restores a key space from the bytes of a snapshot.
 //!
 //! The bytes may be damaged or made up. Each field is checked, and nothing larger than the bytes
 //! that arrived is allocated for them. Start with `Restore::chunk`.
@@ -73,8 +73,8 @@ impl Restore {
         }
     }
 
-    /// A key space of these nodes, in path order and without the root, at the etcd index `index`. It
-    /// has no history, and its note is `note`.
+    /// A key space of these nodes, in path order and without the root, at the etcd index `index`.
+    /// It has no history, and its note is `note`.
     ///
     /// # Errors
     ///
@@ -138,7 +138,7 @@ impl Restore {
         Ok(self.store)
     }
 
-    /// What was read so far, to be discarded.
+    /// Gives up the restore. Returns the key space read so far, to be discarded.
     pub fn abandon(self) -> Store {
         self.store
     }

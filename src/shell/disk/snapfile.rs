@@ -27,7 +27,7 @@ const MAGIC: &[u8; 8] = b"TERNSNAP";
 const VERSION: u32 = 3;
 /// The length of the head in bytes.
 const HEAD_BYTES: usize = 32;
-/// The length of what stands before the content of a chunk, in bytes.
+/// The bytes of a chunk before its content: its length and checksum.
 const CHUNK_HEAD_BYTES: usize = 8;
 /// The length of the end after its own `CHUNK_HEAD_BYTES`.
 const END_BYTES: usize = 16;

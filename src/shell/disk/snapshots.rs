@@ -1,5 +1,5 @@
-//! The snapshot files of a running machine: the one it is writing, the one it is receiving from a
-//! leader, and those it keeps.
+//! The snapshot files of a running machine: the one being written, the one being received from a
+//! leader, and the finished ones that are kept.
 //!
 //! A full disk is reported to the core, which starts the snapshot again later. Every other failure
 //! is returned and must end the process. Start with [`Snapshots::carry_out`].
@@ -48,7 +48,7 @@ struct Receiving<T> {
 }
 
 impl<T> Receiving<T> {
-    /// Restores what the next piece of the file holds.
+    /// Restores the chunks that the next piece of the file completes.
     fn restore_piece(&mut self, piece: &[u8], path: &Path) -> Result<(), Unusable> {
         let restore = &mut self.restore;
         self.parser

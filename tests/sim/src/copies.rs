@@ -1,11 +1,11 @@
 //! A second process of a member: a whole machine on a copy of the member's data directory.
 //!
-//! It runs at the end of some seeds, beside a cluster in which no member is missing, at an address of
-//! its own and under the member's name. The members refuse its hellos, so it is heard nowhere; it
-//! ends with the address of the original, and has wiped nothing; the cluster keeps its leader and its
-//! term. While the original is missing a copy may take its place: the two are then like a disk that
-//! was set back, and the vote that an id gives in a term is one process's. Start at
-//! `World::maybe_begin_copy`.
+//! It runs at the end of some seeds, beside a cluster in which no member is missing, at an address
+//! of its own and under the member's name. The members refuse its hellos, so no member accepts a
+//! message of it. It ends with an error that names the address of the original, and wipes nothing.
+//! The cluster keeps its leader and its term. While the original is missing, a copy may take its
+//! place. The two are then like a disk that was set back: a vote given by one process is unknown to
+//! the other. Start at `World::maybe_begin_copy`.
 use super::cluster::{Ev, Place, World};
 use super::truth::violation;
 
@@ -52,7 +52,7 @@ impl World {
             return false;
         };
         if image.last() < run.disk.image.last() {
-            // A torn tail: not what the original has acknowledged.
+            // The copy has a torn tail: it lacks entries that the original has acknowledged.
             return false;
         }
         self.trace

@@ -1,14 +1,14 @@
-//! The disk of a machine that runs: the real disk code (`tern::shell::disk`, `wal`) over a simulated
-//! file system, and beside it what that code owes the core.
+//! The disk of a machine that runs: the real disk code (`tern::shell::disk`, `wal`) over a
+//! simulated file system, and a record of the promises that this code has made to the core.
 //!
 //! A job is started in a turn and its completion is reported by number, in the same turn or in a
 //! later one (`Params::in_place`). In the second case the calls of the job are held up in the file
 //! system, so that a power cut before the report finds any beginning of them.
 //!
-//! `Disk::image` holds what was reported as durable. The checks look at it. After each crash the
-//! real recovery reads what the file system has kept: that must be the image, and a beginning of
-//! what was under way (`Disk::crash`). The run goes on with what the real recovery has found. Start
-//! at `Disk::append`, then `Disk::start_job`.
+//! `Disk::image` holds the state that was reported as durable. The checks look at it. After each
+//! crash the real recovery reads the remains of the file system. They must hold the image and a
+//! prefix of the operations under way (`Disk::crash`). The run goes on with the state that the real
+//! recovery has found. Start at `Disk::append`, then `Disk::start_job`.
 use super::image::{Image, RealDisk, place_of};
 use std::collections::VecDeque;
 use tern::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
@@ -81,7 +81,8 @@ struct Completion<T> {
 /// The sync of a term and vote that runs.
 #[derive(Debug)]
 struct StateJob {
-    /// Its first call of the file system. `None`: they were made among those of the log.
+    /// Its first call of the file system. `None`: it made no call of its own, a sync of the log
+    /// wrote the term and vote.
     from: Option<u64>,
     sync: Completion<StateSeq>,
 }
@@ -259,10 +260,10 @@ impl Disk {
         self.real.has_work() || (self.lies.no_state && !self.states.is_empty())
     }
 
-    /// Starts a sync of term and vote unless one is running, and one of the log unless either is.
-    /// A term and vote may become durable before or after the records that were being synced when
-    /// it came (PROTOCOL 1), but before those that follow (2). Returns which of the two it has
-    /// started.
+    /// Starts a sync of the term and vote unless one is running, and a sync of the log unless
+    /// either is running. A term and vote may become durable before or after the records that were
+    /// being synced when it came (PROTOCOL 1), but before later records (2). Returns which of the
+    /// two syncs it has started.
     pub fn start_job(&mut self, now_us: u64) -> (bool, bool) {
         if self.state_job.is_some() || self.has_failed() || !self.has_work() {
             return (false, false);
@@ -281,7 +282,7 @@ impl Disk {
         });
         if let Some(running) = &mut self.log_job {
             if let Some(lsn) = report.lsn {
-                // What became durable with it.
+                // The log records that became durable with the term and vote.
                 *running = Completion { calls, what: lsn };
             }
             return (self.state_job.is_some(), false);

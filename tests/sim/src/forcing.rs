@@ -1,10 +1,10 @@
 //! `-force-new-cluster` at the end of some seeds (PROTOCOL 17).
 //!
-//! All members of a settled cluster stop, and one goes on alone. The step is cut off or fails at each
-//! of its calls of the disk in turn: what is left is the old cluster or the new one. Then the new
-//! cluster runs, alone, with the whole key space. The other members come back without that machine:
-//! they are the old cluster again, and each side tells the other one apart by its hello. Start at
-//! `World::maybe_force`.
+//! All members of a settled cluster stop, and one goes on alone. The step is cut off or fails at
+//! each of its calls of the disk in turn: the disk must then hold the old cluster or the new one.
+//! Then the new cluster runs, alone, with the whole key space. The other members come back without
+//! that machine and are the old cluster again. A hello tells the two clusters apart on both sides.
+//! Start at `World::maybe_force`.
 use super::cluster::{Ev, Phase, Place, World};
 use super::image::{Image, RealDisk};
 use super::truth::{Checked, violation};
@@ -21,7 +21,7 @@ const RETURN_TIMEOUTS: u64 = 50;
 /// So many turns a lone machine gets to serve and to answer.
 const TURNS_MAX: usize = 100;
 
-/// What the disk of a member says about its cluster.
+/// The cluster, the member and the log's end, as recorded on the member's disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ClusterPlace {
     cluster: u64,
@@ -116,7 +116,7 @@ impl World {
             fs.plan(at, fault);
             let forced = RealDisk::force_new_cluster_on(fs.clone(), config, now);
             let is_forced = forced.is_ok();
-            // The next start does what is left; it is cut off too.
+            // The next start completes the step; the fault may hit it, too.
             let is_over = is_forced && RealDisk::open_on(fs.clone(), config, true).is_ok();
             let is_past = fs.calls() < at;
             let left = fs.cut_power(&mut self.rng);
@@ -127,7 +127,8 @@ impl World {
         }
     }
 
-    /// What is left is the old cluster or, for certain after the step, the new one; twice the same.
+    /// Checks that the disk holds the old cluster or the new one. After the step it must be the new
+    /// one.
     fn check_left(
         &self,
         slot: usize,

@@ -17,8 +17,8 @@ use tern_support::sim_fs::Fault;
 
 /// The address of a machine that has moved alone, as a number of changes (`peer_url`).
 const MOVED: u64 = 900;
-/// A new address is believed once the listed one was silent for two seconds, in microseconds; with the
-/// time until it is dialled.
+/// A new address is believed once the listed one was silent for two seconds, in microseconds; with
+/// the time until it is dialled.
 const MISSING_US: u64 = 2_500_000;
 /// And how many election timeouts the first members may take to come together.
 const SETUP_MAX: u64 = 200;
@@ -77,8 +77,9 @@ impl World {
     /// For how long a leader may take a peer for heard.
     pub fn heard_us_max(&self) -> u64 {
         let p = &self.p;
-        // A leader waits for three of a member's slowest syncs and three of its slowest round trips,
-        // from a heartbeat on, and looks at the next ones. An idle leader sends half of them.
+        // A leader waits for three of a member's slowest syncs and three of its slowest round
+        // trips, from a heartbeat on, and looks at the next ones. An idle leader sends half of
+        // them.
         let sync_us = p.sync_us_max + p.slow_us_max + self.election_us() / 2;
         self.election_us().max(3 * sync_us) + 6_000 * p.heartbeat_ms + p.line_allowance_us()
     }
@@ -229,7 +230,8 @@ impl World {
         }
     }
 
-    /// Cuts ways of the network; half the time those of a leader with learners.
+    /// Cuts ways of the network. Half the time it cuts off a leader together with its learners, if
+    /// there are any.
     fn cut(&mut self) {
         let is_cut = self.rng.chance(500_000) && self.cut_off_with_learners();
         if !is_cut {
@@ -322,8 +324,8 @@ impl World {
         }
     }
 
-    /// The disk of a machine becomes full, or has room again. Half of those that become full restart
-    /// with what is left of a segment: a start removes the long spares.
+    /// The disk of a machine becomes full, or has room again. Half of those that become full
+    /// restart with what is left of a segment: a start removes the long spares.
     fn fill_disk(&mut self, slot: usize) {
         let full = !self.hosts[slot].full;
         if full && self.rng.chance(500_000) {

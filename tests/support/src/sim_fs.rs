@@ -4,10 +4,10 @@
 //! leaves: the synced content of each file, any of the sectors written since, the synced names, and
 //! a beginning of the changes to names since. The assumptions are those of `wal/README.md`.
 //!
-//! Calls reach the disk side at once. While [`SimFs::hold`] is on they are only noted, in order, and
-//! reach it with [`SimFs::let_through`]: the process goes on as after a sync, and a power cut in
-//! between finds any beginning of the calls made. So a sync may complete later than it returns, as
-//! it does for a caller that hands it over to a thread and is told of its end.
+//! Calls reach the disk side at once. While [`SimFs::hold`] is on they are only noted, in order,
+//! and reach it with [`SimFs::let_through`]: the process goes on as after a sync, and a power cut
+//! in between finds any beginning of the calls made. So a sync may complete later than it returns,
+//! as it does for a caller that hands it over to a thread and is told of its end.
 //!
 //! Start at [`SimFs::new`], then `Disk::take` and [`SimFs::cut_power`].
 use crate::rng::Rng;
@@ -134,10 +134,10 @@ struct Disk {
     /// The changes to names since the last sync of their folders, oldest first.
     unsynced_names: Vec<NameOp>,
     locked: Vec<PathBuf>,
-    /// The calls since the oldest one that has not reached the disk side. `None`: it has reached the
-    /// disk side before older ones.
+    /// The calls since the oldest one that has not reached the disk side. `None`: it has reached
+    /// the disk side before older ones.
     held: VecDeque<Option<Call>>,
-    /// How many calls were made before those of `held`.
+    /// How many calls were made before the first one in `held`.
     passed: u64,
     is_holding: bool,
     /// How many bytes files may have in all; `None`: any number.

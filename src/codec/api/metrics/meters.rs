@@ -1,5 +1,5 @@
-//! What is counted for `/metrics` outside of the core: requests by kind and result, and the figures
-//! of the process. Counting allocates nothing. Start with [`RequestMeters::add`].
+//! The counters of `/metrics` outside of the core: requests by kind and result, and the figures of
+//! the process. Counting allocates nothing. Start with [`RequestMeters::on_answered`].
 use crate::codec::http::Method;
 use crate::core::histogram::Histogram;
 use crate::core::seam::{Op, Outcome, QueueFigures};
@@ -171,7 +171,7 @@ pub struct ProcessFigures {
     pub turns: Histogram,
     /// Connections by port, and how many each port may have.
     pub conns: [PortFigures; 2],
-    /// What waits in memory, with its bounds.
+    /// The queues in memory, each with its bytes and its bound.
     pub queues: Vec<QueueFigures>,
     /// Events that have not reached all of their watchers.
     pub waiting_events: usize,

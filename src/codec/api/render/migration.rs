@@ -63,7 +63,7 @@ impl MigrationDocument {
         }
     }
 
-    /// Takes out what is not sent of the bytes from `start` on.
+    /// Removes the bytes before the offset from the bytes rendered since `start`.
     fn leave_out(&mut self, start: usize, out: &mut Vec<u8>) {
         let rendered = out.len() - start;
         let count = usize::try_from(self.unsent).map_or(rendered, |unsent| unsent.min(rendered));

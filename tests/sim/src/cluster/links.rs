@@ -1,8 +1,9 @@
-//! Connections between machines: what the shell does for `core::peers`, over the simulated network.
+//! Connections between machines: the part of the shell for `core::peers`, over the simulated
+//! network.
 //!
 //! A machine's orders become connections. A hello travels as text, is retransmitted until it
-//! arrives, and is decided upon by the machine at its URL. Messages travel only on connections whose
-//! hello was accepted. Start with `carry_link_order` and `on_hello`.
+//! arrives, and is decided upon by the machine at its URL. Messages travel only on connections
+//! whose hello was accepted. Start with `carry_link_order` and `on_hello`.
 use super::*;
 use tern::codec::peer::hello;
 use tern::core::peers::{Hello, HelloRefusal, LinkEvent, LinkId, LinkOrder, patience_ms};
@@ -280,8 +281,8 @@ impl World {
         });
     }
 
-    /// A process on a copy of a member's data directory says hello from another address. It is let in
-    /// only where the member is missing; then it says nothing more, and is gone after a while.
+    /// A process on a copy of a member's data directory says hello from another address. It is let
+    /// in only where the member is missing; then it says nothing more, and is gone after a while.
     /// `is_calm`: no member is missing to another one, so members must refuse it.
     pub fn knock_as_copy(&mut self, is_calm: bool) {
         let slot = self.rng.index(self.hosts.len());
@@ -366,8 +367,8 @@ impl World {
         self.push_link(at, other.slot, LinkEv::Event { end: other, event });
     }
 
-    /// The connections of a machine to one other, or to all others, break while the machines at both
-    /// ends run. In half of the cases connections between them are refused for a while.
+    /// The connections of a machine to one other, or to all others, break while the machines at
+    /// both ends run. In half of the cases connections between them are refused for a while.
     pub fn break_links(&mut self, slot: usize) {
         let until_us = self.now_us + self.rng.range(1_000, self.p.down_us_max);
         let only = self.rng.index(self.hosts.len());
@@ -427,7 +428,7 @@ impl World {
         }
     }
 
-    /// What a machine hears over a connection is not sent by a copy of a member that is there.
+    /// Checks that no machine accepts a message from a copy that runs beside its original.
     pub(super) fn check_sender(&mut self, slot: usize, connection: u64) {
         let sender = self.connections.get(&connection);
         let sender = sender.and_then(|c| c.other(slot)).map(|end| end.slot);

@@ -1,5 +1,5 @@
-//! Compares what a machine shows of itself after a turn with what it showed before, and its commits
-//! with the disks of all machines.
+//! Compares the state that a machine shows after a turn with the state before it, and its commits
+//! with the disks of all machines. Start at `World::look`.
 use super::*;
 
 /// How long a leader may have a node that is due before it proposes its expiry: it expires nodes at
@@ -70,8 +70,8 @@ pub struct Overdue {
     term: u64,
     /// Since when its expiry is not proposed, in microseconds of the true time.
     since_us: u64,
-    /// The end of the log when the time for the proposal was over, twice: an older one may have been
-    /// under way the first time.
+    /// The end of the log when the time for the proposal was over, twice: an older one may have
+    /// been under way the first time.
     ends: Vec<u64>,
 }
 
@@ -146,8 +146,8 @@ impl World {
         Ok(())
     }
 
-    /// A process shows no state before it has applied what its disk had recorded as committed. It
-    /// waits for a leader too, for a while.
+    /// Checks that a process shows no state before it has applied the entries that its disk had
+    /// recorded as committed. The process also waits for a leader, but only for a while.
     pub(super) fn check_serves(&self, slot: usize, run: &mut Running, fx: &Outputs) -> Checked {
         run.service.has_been_led |= run.seen.leader != 0;
         if run.service.serves || !shows(fx) {
@@ -225,7 +225,8 @@ impl World {
             .ends
             .last()
             .is_none_or(|end| run.seen.applied >= *end);
-        // A hand-over lasts as long as members wait for each other, if the order to campaign is lost.
+        // A hand-over lasts as long as members wait for each other, if the order to campaign is
+        // lost.
         let hand_over_us = self.election_us() + self.p.line_allowance_us();
         let bound_us = EXPIRY_US_MAX + self.election_us() + hand_over_us;
         if is_committed && self.now_us - overdue.since_us > bound_us {
