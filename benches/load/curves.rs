@@ -8,7 +8,6 @@ use crate::driver::{Load, Mode, fill, run};
 use crate::plot::{Curve, Series};
 use crate::table::median;
 use crate::{Kind, Server, proc};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,18 +44,6 @@ impl Extent {
     }
 }
 
-fn load(address: SocketAddr, mode: Mode, connections: usize, duration: Duration) -> Load {
-    Load {
-        address,
-        mode,
-        connections,
-        duration,
-        requests_max: u64::MAX,
-        value_bytes: 64,
-        keys: 10_000,
-    }
-}
-
 /// Requests a second, p50 and p99 in microseconds.
 fn figures(load: &Load) -> [f64; 3] {
     let report = run(load).unwrap_or_else(|e| panic!("{load:?}: {e}"));
@@ -90,7 +77,7 @@ fn by_keys(extent: Extent) -> Curve {
         let server = Server::start(Kind::Tern);
         let filling = Load {
             keys,
-            ..load(server.address(), Mode::Put, 64, Duration::MAX)
+            ..Load::of(server.address(), Mode::Put, 64, Duration::MAX)
         };
         let filled = fill(&filling).expect("the keys are set");
         let reading = Load {
@@ -132,7 +119,7 @@ fn by_connections(extent: Extent) -> Curve {
         let server = Server::start(Kind::Tern);
         let mut point = Vec::new();
         for mode in [Mode::Put, Mode::Get] {
-            let load = load(server.address(), mode, n, extent.duration());
+            let load = Load::of(server.address(), mode, n, extent.duration());
             if mode == Mode::Get {
                 fill(&load).expect("the keys are set");
             }
@@ -150,7 +137,7 @@ fn by_watchers(extent: Extent) -> Curve {
     let mut curve = Curve::new("watchers", "watchers of one key", &series);
     for n in extent.points(&all, 1_000) {
         let server = Server::start(Kind::Tern);
-        let load = load(server.address(), Mode::Watch, n, extent.duration());
+        let load = Load::of(server.address(), Mode::Watch, n, extent.duration());
         let report = run(&load).unwrap_or_else(|e| panic!("{load:?}: {e}"));
         let first = report.spans.iter().map(|span| span.0 / 1e3).collect();
         let last = report.spans.iter().map(|span| span.1 / 1e3).collect();
@@ -175,7 +162,7 @@ fn by_values(extent: Extent) -> Curve {
             let load = Load {
                 value_bytes,
                 keys: 64,
-                ..load(server.address(), mode, 16, extent.duration())
+                ..Load::of(server.address(), mode, 16, extent.duration())
             };
             if mode == Mode::Get {
                 fill(&load).expect("the keys are set");
@@ -199,7 +186,7 @@ fn by_machines(extent: Extent) -> Curve {
     for machines in extent.points(&[1, 3, 5, 9], 3) {
         let cluster = Cluster::start_with(Kind::Tern, machines, &[]);
         let address = cluster.members[cluster.leader()].client;
-        let load = |mode| load(address, mode, 64, extent.duration());
+        let load = |mode| Load::of(address, mode, 64, extent.duration());
         let [puts, _, p99] = figures(&load(Mode::Put));
         fill(&load(Mode::Get)).expect("the keys are set");
         let [gets, ..] = figures(&load(Mode::Get));

@@ -39,6 +39,21 @@ pub struct Load {
     pub keys: usize,
 }
 
+impl Load {
+    /// A run for a time: values of 64 bytes under 10,000 keys.
+    pub fn of(address: SocketAddr, mode: Mode, connections: usize, duration: Duration) -> Load {
+        Load {
+            address,
+            mode,
+            connections,
+            duration,
+            requests_max: u64::MAX,
+            value_bytes: 64,
+            keys: 10_000,
+        }
+    }
+}
+
 /// What came of it. For `Watch` a request is one delivery, and its latency runs from the set's
 /// departure.
 pub struct Report {

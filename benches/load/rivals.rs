@@ -171,15 +171,7 @@ impl Running {
     }
 
     fn load(&self, mode: Mode, connections: usize, duration: Duration) -> Load {
-        Load {
-            address: self.address,
-            mode,
-            connections,
-            duration,
-            requests_max: u64::MAX,
-            value_bytes: 64,
-            keys: 10_000,
-        }
+        Load::of(self.address, mode, connections, duration)
     }
 
     /// The processor time of the server and its children so far, in seconds.

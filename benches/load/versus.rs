@@ -213,16 +213,7 @@ impl Server {
 }
 
 fn load(server: &Server, mode: Mode, connections: usize, duration: Duration) -> Load {
-    let address = server.address;
-    Load {
-        address,
-        mode,
-        connections,
-        duration,
-        requests_max: u64::MAX,
-        value_bytes: 64,
-        keys: 10_000,
-    }
+    Load::of(server.address, mode, connections, duration)
 }
 
 /// Microseconds that 4 KiB and an fdatasync take on this disk just now, median of 50.

@@ -325,7 +325,7 @@ impl World {
     }
 
     /// The disk of a machine becomes full, or has room again. Half of those that become full
-    /// restart with what is left of a segment: a start removes the long spares.
+    /// restart with the remains of a segment: a start removes the long spares.
     fn fill_disk(&mut self, slot: usize) {
         let full = !self.hosts[slot].full;
         if full && self.rng.chance(500_000) {
