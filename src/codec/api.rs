@@ -62,7 +62,7 @@ pub struct ApiSettings {
     pub cors: Vec<Box<str>>,
     /// `-compat 2`: answer as etcd 2.x and the v2 interface of etcd 3.x do.
     pub compat_2: bool,
-    /// `-forward`: a standby sends short requests to the leader instead of redirecting.
+    /// `-forward`: a standby sends short requests and watches to the leader instead of redirecting.
     pub forward: bool,
 }
 
@@ -129,13 +129,16 @@ pub enum Routed {
         /// How its answer is written.
         shape: Shape,
     },
-    /// Make this call to the leader, and keep `shape` for its outcome ([`Shape::proxied`]).
+    /// Make this call to the leader, and keep `shape` for its outcome ([`Shape::proxied`]) and, of a
+    /// watch, for the parts before it ([`Shape::proxied_part`]).
     Proxy {
         /// The call to the leader. Its URL is the target alone: the caller puts that of the machine
         /// to ask before it.
         call: Box<HttpCall>,
         /// How its outcome is written.
         shape: Shape,
+        /// The request waits for events: its response is passed on as it arrives.
+        is_watch: bool,
     },
 }
 

@@ -60,6 +60,10 @@ pub struct Clients {
 
     proxied: ProxiedRequests,
 
+    /// The watches that are passed on no longer, and whose calls may be under way; taken by
+    /// `take_cancelled`.
+    cancelled: Vec<Ticket>,
+
     /// The events that have not reached all of their watchers.
     deliveries: Deliveries,
 
@@ -102,6 +106,7 @@ impl Clients {
             turn: TurnBudget::default(),
             upgrades: Vec::new(),
             proxied: ProxiedRequests::default(),
+            cancelled: Vec::new(),
             deliveries: Deliveries::default(),
             peer_port_conns: Vec::new(),
             settings,
@@ -119,7 +124,9 @@ impl Clients {
     pub fn has_room(&self, port: Port) -> bool {
         match port {
             Port::Client => {
-                self.conns.len() - self.peer_port_conns.len() < self.connections_max.client_port
+                // Each watch that is passed on has a second descriptor.
+                let conns = self.conns.len() - self.peer_port_conns.len();
+                conns + self.proxied.watches() < self.connections_max.client_port
             }
             Port::Peer => self.peer_port_conns.len() < self.connections_max.peer_port,
         }
@@ -233,61 +240,6 @@ impl Clients {
     /// Phase 3: the requests for a link. Each is answered by `detach` or `refuse` in the same turn.
     pub fn take_upgrades(&mut self) -> Vec<UpgradeRequest> {
         std::mem::take(&mut self.upgrades)
-    }
-
-    /// Phase 3: the calls of proxied requests that are due. The caller starts them now. A request is
-    /// dropped once its client has closed the connection.
-    pub fn take_proxy_calls(&mut self, machine: &mut Machine, now: Now) -> Vec<(Ticket, HttpCall)> {
-        let mut calls = Vec::new();
-        for (ticket, url, mut call) in self.proxied.take_due(now, machine) {
-            if wake_for_ticket(&mut self.conns, ticket).is_none() {
-                self.proxied.remove(ticket);
-                continue;
-            }
-            match url {
-                Some(url) => {
-                    call.url = format!("{url}{}", call.url).into();
-                    calls.push((ticket, call));
-                }
-                None => {
-                    let origin = CallOrigin::Client(ticket);
-                    let ended = EndedCall::unstarted(origin, call, "no leader is known");
-                    self.on_proxied(ticket, ended, machine, now);
-                }
-            }
-        }
-        calls
-    }
-
-    /// Phase 3: an attempt to pass the request with this ticket on has ended. Holds the request for
-    /// the next one, or renders the outcome.
-    pub fn on_proxied(
-        &mut self,
-        ticket: Ticket,
-        ended: EndedCall,
-        machine: &mut Machine,
-        now: Now,
-    ) {
-        let result = ended.proxy_result();
-        if result != ProxyResult::Answered {
-            machine.on_leader_missed(now);
-        }
-        if let ProxyStep::SendAt(at_us) = self.proxied.on_result(now, ticket, result) {
-            return self.proxied.hold(ticket, at_us, ended.into_call());
-        }
-        self.proxied.remove(ticket);
-        let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
-            return;
-        };
-        self.date.set(now.wall_ns);
-        let context = context(&self.settings, &self.date, now, machine, machine.indexes());
-        let outcome = ended.into_proxy_outcome();
-        let result = conn.shape_mut().proxied_result(&outcome);
-        conn.measure(result, now, self.meters.requests_mut());
-        let next = conn.render(&mut self.buffers, |shape, out| {
-            shape.proxied(outcome, &context, out)
-        });
-        follow(conn, next, ticket, machine, now);
     }
 
     /// Phase 3: removes a connection that becomes a link. Returns its socket, and the input after
@@ -480,6 +432,10 @@ impl Clients {
                 self.peer_port_conns.retain(|other| *other != id);
             }
             if let Some(ticket) = conn.ticket() {
+                if self.proxied.is_watch(ticket) {
+                    self.proxied.remove(ticket);
+                    self.cancelled.push(ticket);
+                }
                 machine.on_request(now, ticket, Op::ClientClosed);
                 has_input = true;
             }
@@ -599,6 +555,7 @@ fn export(
     conn.render(buffers, |shape, out| shape.saved(saved, context, out))
 }
 
+mod proxying;
 #[cfg(test)]
 mod turn_tests;
 

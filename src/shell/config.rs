@@ -167,7 +167,7 @@ pub struct Config {
     /// Whether to serve `/debug/metrics`.
     pub trace: bool,
     /// Whether this machine forwards requests to the leader instead of redirecting the client: as a
-    /// follower writes and linearizable reads, as a standby short requests.
+    /// follower writes and linearizable reads, as a standby short requests and watches.
     pub forward: bool,
     /// Whether answers have the form of etcd 2 (`-compat`), not of etcd 0.4.
     pub compat_2: bool,

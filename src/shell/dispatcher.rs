@@ -198,7 +198,11 @@ impl Dispatcher<'_, '_> {
             return Served::LeftOut;
         }
         self.consume(conn, consumed, lane);
-        let is_watch = matches!(&routed, Routed::ToMachine { op, .. } if waits_for_events(op));
+        let is_watch = match &routed {
+            Routed::ToMachine { op, .. } => waits_for_events(op),
+            Routed::Proxy { is_watch, .. } => *is_watch,
+            Routed::Answer(_) => false,
+        };
         if port == Port::Client && !is_watch {
             self.meters.requests_mut().on_received(method);
         }
@@ -224,9 +228,14 @@ impl Dispatcher<'_, '_> {
                 return Served::Answered;
             }
             Routed::ToMachine { op, shape } => self.ask(conn, op, shape, kind, lane),
-            Routed::Proxy { call, shape } => {
+            Routed::Proxy {
+                call,
+                shape,
+                is_watch,
+            } => {
                 let request = ProxiedRequest::new(self.context.now, call.method == Method::Get);
-                self.proxy(conn, request, *call, shape, kind);
+                let ticket = self.start(conn, shape, is_watch, kind);
+                self.proxy(conn, ticket, request, *call, is_watch);
             }
         }
         Served::Idle
@@ -313,7 +322,8 @@ impl Dispatcher<'_, '_> {
             && self.machine.proxy_url(&request).is_some()
             && let Some(call) = shape.ask_leader(outcome)
         {
-            return self.proxy(conn, request, call, shape, kind);
+            let ticket = self.start(conn, shape, false, kind);
+            return self.proxy(conn, ticket, request, call, false);
         }
         let ticket = self.start(conn, shape, waits_for_events(&op), kind);
         let Some(outcome) = answer_now else {
@@ -375,18 +385,18 @@ impl Dispatcher<'_, '_> {
         ticket
     }
 
-    /// Proxies a request to the leader, or redirects the client if too many are under way.
+    /// Proxies the request in flight to the leader, or redirects the client if too many are under way.
     fn proxy(
         &mut self,
         conn: &mut Conn,
+        ticket: Ticket,
         request: ProxiedRequest,
         call: HttpCall,
-        shape: api::Shape,
-        kind: Option<RequestKind>,
+        is_watch: bool,
     ) {
-        let ticket = self.start(conn, shape, false, kind);
         let context = self.context;
-        if !self.proxied.add(context.now, ticket, request, call) {
+        let now = context.now;
+        if !self.proxied.add(now, ticket, request, call, is_watch) {
             conn.measure(
                 RequestResult::Redirected,
                 context.now,
@@ -405,6 +415,7 @@ impl Dispatcher<'_, '_> {
 fn counted_kind(port: Port, method: Method, path: &str, routed: &Routed) -> Option<RequestKind> {
     let kind = match routed {
         Routed::ToMachine { op, .. } => RequestKind::of(method, op),
+        Routed::Proxy { is_watch: true, .. } => RequestKind::Watch,
         Routed::Answer(_) | Routed::Proxy { .. } => RequestKind::of_path(method, path),
     };
     (port == Port::Client).then_some(kind)

@@ -2,16 +2,17 @@
 //! client requests that a standby proxies.
 //!
 //! Each call ends exactly once, with a response or a failure, unless a later call of the machine
-//! makes it void. The calls run in parallel, each on its own connection. The machine's calls and
-//! the proxied requests have separate bounds, so that clients never keep the machine from call.
-//! Must not know what a call means. Start with `start` and `work`; `fill` and `flush` move the
-//! bytes.
+//! makes it void, or the client of a watch goes away. The calls run in parallel, each on its own
+//! connection. The machine's calls, the proxied requests and the proxied watches have separate bounds,
+//! so that clients never keep the machine from calling. Must not know what a call means. Start with
+//! `start` and `work`; `fill` and `flush` move the bytes.
 use super::outgoing_call::{CallOrigin, CallTools, Connectors, EndedCall, OutgoingCall};
 use super::pool::{Pool, Settled};
 use super::resolver::Resolver;
 use super::slots::{PoolKind, SlotId};
 use crate::codec::http::call::HttpCall;
-use crate::core::machine::CallId;
+use crate::codec::http::client::ResponsePart;
+use crate::core::machine::{CallId, Ticket};
 use crate::core::timer::Now;
 use mio::Registry;
 use mio::event::Event;
@@ -20,20 +21,31 @@ use std::collections::VecDeque;
 /// Most calls of one lane under way at a time. Further ones wait; their time limit runs meanwhile.
 const OPEN_MAX: usize = 16;
 
-/// The calls of the machine, or those of clients.
+/// The calls of the machine, those of clients, or their watches.
 #[derive(Default)]
 struct Lane {
     /// The calls that have not begun, oldest first, each with the time when it must have ended in
     /// microseconds of the monotonic clock.
     waiting: VecDeque<(CallOrigin, HttpCall, u64)>,
-    /// How many are under way; at most `OPEN_MAX`.
+    /// How many are under way; at most `OPEN_MAX`, unless `is_unbounded`.
     open: usize,
+    /// Watches: `ProxiedRequests` bounds them, and none may keep another one waiting.
+    is_unbounded: bool,
 }
 
 impl Lane {
     fn may_start(&self) -> bool {
-        !self.waiting.is_empty() && self.open < OPEN_MAX
+        !self.waiting.is_empty() && (self.is_unbounded || self.open < OPEN_MAX)
     }
+}
+
+/// The result of one turn of the calls.
+#[derive(Default)]
+pub struct CallResults {
+    /// What has arrived of responses to watches. Precedes the ends.
+    pub parts: Vec<(Ticket, ResponsePart)>,
+    /// The calls that have ended.
+    pub ended: Vec<EndedCall>,
 }
 
 /// All outgoing calls.
@@ -42,6 +54,7 @@ pub struct HttpCalls {
     calls: Pool<OutgoingCall>,
     machine: Lane,
     clients: Lane,
+    watches: Lane,
     connectors: Connectors,
 }
 
@@ -52,6 +65,10 @@ impl HttpCalls {
             calls: Pool::new(PoolKind::Calls),
             machine: Lane::default(),
             clients: Lane::default(),
+            watches: Lane {
+                is_unbounded: true,
+                ..Lane::default()
+            },
             connectors,
         }
     }
@@ -59,7 +76,8 @@ impl HttpCalls {
     fn lane_mut(&mut self, origin: &CallOrigin) -> &mut Lane {
         match origin {
             CallOrigin::Machine { .. } => &mut self.machine,
-            CallOrigin::Client(_) => &mut self.clients,
+            CallOrigin::Client { is_watch: true, .. } => &mut self.watches,
+            CallOrigin::Client { .. } => &mut self.clients,
         }
     }
 
@@ -97,6 +115,26 @@ impl HttpCalls {
         }
     }
 
+    /// Drops the calls of watches whose clients have gone away or wait no longer.
+    pub fn cancel_watches(&mut self, tickets: &[Ticket]) {
+        tickets.iter().for_each(|ticket| self.cancel_watch(*ticket));
+    }
+
+    fn cancel_watch(&mut self, ticket: Ticket) {
+        let origin = CallOrigin::Client {
+            ticket,
+            is_watch: true,
+        };
+        let waiting = &mut self.watches.waiting;
+        waiting.retain(|(other, _, _)| *other != origin);
+        let mut open = self.calls.iter_mut();
+        let found = open.find_map(|(slot, call)| (*call.origin() == origin).then_some(slot));
+        drop(open);
+        if let Some(slot) = found {
+            self.remove(slot);
+        }
+    }
+
     /// Phase 1: the poll has reported an event of one of the calls.
     pub fn on_event(&mut self, event: &Event) {
         if let Some(call) = self.calls.wake_for(event) {
@@ -118,16 +156,13 @@ impl HttpCalls {
         }
     }
 
-    /// Phase 3: begins waiting calls, advances the ready ones, and returns the ended ones.
-    pub fn work(
-        &mut self,
-        registry: &Registry,
-        resolver: &mut Resolver,
-        now: Now,
-    ) -> Vec<EndedCall> {
-        let mut ended = Vec::new();
-        start_waiting(&mut self.machine, &mut self.calls, now, &mut ended);
-        start_waiting(&mut self.clients, &mut self.calls, now, &mut ended);
+    /// Phase 3: begins waiting calls, advances the ready ones, and returns the ended ones and the parts
+    /// of responses to watches.
+    pub fn work(&mut self, registry: &Registry, resolver: &mut Resolver, now: Now) -> CallResults {
+        let mut results = CallResults::default();
+        for lane in [&mut self.machine, &mut self.clients, &mut self.watches] {
+            start_waiting(lane, &mut self.calls, now, &mut results.ended);
+        }
         // `advance` checks the time limit.
         self.calls.expire(now.mono_us, |_| {});
         for place in 0..self.calls.ready_len() {
@@ -140,13 +175,25 @@ impl HttpCalls {
                 connectors: &mut self.connectors,
                 now,
             };
-            if let Some(reply) = call.advance(&mut tools) {
+            let reply = loop {
+                if let Some(reply) = call.advance(&mut tools) {
+                    break Some(reply);
+                }
+                let CallOrigin::Client { ticket, .. } = *call.origin() else {
+                    break None;
+                };
+                match call.take_part() {
+                    Some(part) => results.parts.push((ticket, part)),
+                    None => break None,
+                }
+            };
+            if let Some(reply) = reply {
                 let slot = call.slot();
                 let call = self.remove(slot);
-                ended.push(call.into_ended(reply));
+                results.ended.push(call.into_ended(reply));
             }
         }
-        ended
+        results
     }
 
     fn remove(&mut self, slot: SlotId) -> OutgoingCall {
@@ -170,14 +217,15 @@ impl HttpCalls {
         // `work` has removed the calls that have ended.
         let mut ended = Vec::new();
         self.calls.settle(&mut ended, |_, call| Settled::Keep {
-            deadline_us: Some(call.deadline_us()),
+            deadline_us: call.deadline_us(),
             ready: call.wants_input(),
         });
     }
 
     /// Whether a call can begin or advance without any event.
     pub fn has_work(&self) -> bool {
-        self.calls.has_work() || self.machine.may_start() || self.clients.may_start()
+        let lanes = [&self.machine, &self.clients, &self.watches];
+        self.calls.has_work() || lanes.iter().any(|lane| lane.may_start())
     }
 
     /// When the next timer fires, in microseconds of the monotonic clock.
@@ -255,7 +303,7 @@ mod tests {
     fn id_of(origin: &CallOrigin) -> u64 {
         match origin {
             CallOrigin::Machine { id, .. } => id.0,
-            CallOrigin::Client(_) => panic!("the call of a client"),
+            CallOrigin::Client { .. } => panic!("the call of a client"),
         }
     }
 
@@ -294,7 +342,7 @@ mod tests {
         now: Now,
     ) -> Vec<EndedCall> {
         calls.fill();
-        let ended = calls.work(registry, resolver, now);
+        let ended = calls.work(registry, resolver, now).ended;
         calls.flush();
         calls.reap();
         ended
@@ -443,7 +491,9 @@ mod tests {
             assert!(turn(&mut calls, poll.registry(), &mut resolver, now).is_empty());
         }
         let (_, passed) = call(search, Method::Get, url);
-        calls.start(CallOrigin::Client(Ticket(search)), passed, now);
+        let ticket = Ticket(search);
+        let is_watch = false;
+        calls.start(CallOrigin::Client { ticket, is_watch }, passed, now);
         let open: std::collections::BTreeSet<u64> = calls
             .calls
             .iter_mut()

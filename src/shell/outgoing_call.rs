@@ -1,8 +1,8 @@
 //! One outgoing HTTP call: its URL, the addresses of the host, the connection, the response.
 //!
 //! A call resolves the host, tries its addresses one after the other, sends the request, parses the
-//! response, and starts over at the target of a redirect. Must not know what a call means. Start
-//! with `OutgoingCall::advance`.
+//! response, and starts over at the target of a redirect. The response to a watch is taken part by
+//! part. Must not know what a call means. Start with `OutgoingCall::advance`.
 use super::connect::Connector;
 use super::output::OutBuffer;
 use super::resolver::{HostLookup, Resolver};
@@ -12,7 +12,7 @@ use crate::codec::api::{ProxyOutcome, is_not_taken};
 use crate::codec::http::Method;
 use crate::codec::http::call::{HttpCall, HttpReply};
 use crate::codec::http::client::{
-    BODY_BYTES_MAX, CallResponse, ResponseParser, WRITE_BODY_BYTES_MAX,
+    BODY_BYTES_MAX, CallResponse, ResponseParser, ResponsePart, WRITE_BODY_BYTES_MAX,
 };
 use crate::codec::http::url::Url;
 use crate::core::machine::{CallId, ProxyResult, Question, Ticket};
@@ -31,6 +31,10 @@ const READ_BYTES: usize = 16 * 1024;
 /// drop all packets to an address without an answer.
 const ADDRESS_US: u64 = 1_000_000;
 
+/// After this time without an answer from the other side's system, the connection of a watch fails, in
+/// milliseconds.
+const WATCH_PATIENCE_MS: u64 = 10_000;
+
 /// The origin of a call, to which its reply goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallOrigin {
@@ -41,8 +45,13 @@ pub enum CallOrigin {
         /// The question of the call. Decides how the response is parsed.
         question: Question,
     },
-    /// The client request with this ticket, which a standby proxies to the leader.
-    Client(Ticket),
+    /// A client request, which a standby proxies to the leader.
+    Client {
+        /// Identifies the request.
+        ticket: Ticket,
+        /// The request waits for events: its response is taken part by part.
+        is_watch: bool,
+    },
 }
 
 impl CallOrigin {
@@ -50,8 +59,13 @@ impl CallOrigin {
     pub fn is_void_after(&self, later: CallId) -> bool {
         match self {
             CallOrigin::Machine { id, .. } => id.is_void_after(later),
-            CallOrigin::Client(_) => false,
+            CallOrigin::Client { .. } => false,
         }
+    }
+
+    /// Whether this is a client's request that waits for events.
+    pub fn is_watch(&self) -> bool {
+        matches!(self, CallOrigin::Client { is_watch: true, .. })
     }
 }
 
@@ -146,7 +160,7 @@ impl Connectors {
     }
 
     fn of(&mut self, url: &Url, origin: &CallOrigin) -> &mut Connector {
-        if let CallOrigin::Client(_) = origin {
+        if let CallOrigin::Client { .. } = origin {
             return &mut self.clients;
         }
         if self.discovery_authority.as_deref() == Some(url.authority) {
@@ -157,11 +171,21 @@ impl Connectors {
 }
 
 /// Most bytes of the body of the response. A client's read with a longer one is redirected; a write
-/// has been carried out by then, so its answer must be returned.
+/// has been carried out by then, so its answer must be returned. An event has the values of a write.
 fn body_bytes_max(origin: &CallOrigin, method: Method) -> u64 {
     match origin {
-        CallOrigin::Client(_) if method != Method::Get => WRITE_BODY_BYTES_MAX,
-        CallOrigin::Client(_) | CallOrigin::Machine { .. } => BODY_BYTES_MAX,
+        CallOrigin::Client { is_watch, .. } if *is_watch || method != Method::Get => {
+            WRITE_BODY_BYTES_MAX
+        }
+        CallOrigin::Client { .. } | CallOrigin::Machine { .. } => BODY_BYTES_MAX,
+    }
+}
+
+fn read_once(socket: &mut Socket<OutBuffer>, end: &mut Option<InputEnd>) {
+    match socket.read(READ_BYTES) {
+        Ok(_) if socket.is_ended() => *end = Some(InputEnd::Closed),
+        Ok(_) => {}
+        Err(e) => *end = Some(InputEnd::Broken(e.to_string())),
     }
 }
 
@@ -221,8 +245,9 @@ pub struct OutgoingCall {
     /// How many redirects the call has followed; at most `REDIRECTS_MAX`.
     redirects: usize,
 
-    /// When the call must have ended, in microseconds of the monotonic clock.
-    until_us: u64,
+    /// When the call must have ended, in microseconds of the monotonic clock. `None` once the response
+    /// to a watch has begun.
+    until_us: Option<u64>,
 
     stage: CallStage,
 
@@ -252,14 +277,19 @@ impl OutgoingCall {
     /// A call in slot `slot` that must have ended at `until_us`, in microseconds of the monotonic
     /// clock.
     pub fn new(slot: SlotId, origin: CallOrigin, call: HttpCall, until_us: u64) -> OutgoingCall {
-        let parser = ResponseParser::new(body_bytes_max(&origin, call.method));
+        let bytes_max = body_bytes_max(&origin, call.method);
+        let parser = if origin.is_watch() {
+            ResponseParser::by_chunks(bytes_max)
+        } else {
+            ResponseParser::new(bytes_max)
+        };
         OutgoingCall {
             slot,
             url: call.url.to_string(),
             origin,
             call,
             redirects: 0,
-            until_us,
+            until_us: Some(until_us),
             stage: CallStage::Resolving,
             socket: None,
             addresses: Vec::new(),
@@ -294,13 +324,14 @@ impl OutgoingCall {
     }
 
     /// When the call must advance without any event, in microseconds of the monotonic clock.
-    pub fn deadline_us(&self) -> u64 {
-        match self.stage {
+    pub fn deadline_us(&self) -> Option<u64> {
+        let next_address_us = match self.stage {
             CallStage::Connecting { since_us } if self.limits_connecting() => {
-                self.until_us.min(since_us + ADDRESS_US)
+                Some(since_us + ADDRESS_US)
             }
-            _ => self.until_us,
-        }
+            _ => None,
+        };
+        [self.until_us, next_address_us].into_iter().flatten().min()
     }
 
     fn fail(&self, why: impl std::fmt::Display) -> CallStep {
@@ -311,12 +342,15 @@ impl OutgoingCall {
     /// Whether the present address is given up after `ADDRESS_US`: another one can be tried, or the
     /// request of a client can be sent to another machine.
     fn limits_connecting(&self) -> bool {
-        !self.addresses.is_empty() || matches!(self.origin, CallOrigin::Client(_))
+        !self.addresses.is_empty() || matches!(self.origin, CallOrigin::Client { .. })
     }
 
     /// Takes steps until the call waits or has ended. Returns the reply if it has ended.
     pub fn advance(&mut self, tools: &mut CallTools) -> Option<HttpReply> {
-        if self.until_us <= tools.now.mono_us {
+        if self
+            .until_us
+            .is_some_and(|until_us| until_us <= tools.now.mono_us)
+        {
             let why = format!("{}: no response in time", self.url).into();
             return Some(HttpReply::Failed { why });
         }
@@ -388,6 +422,9 @@ impl OutgoingCall {
         }
         match socket.is_connected() {
             Ok(true) => {
+                if self.origin.is_watch() {
+                    socket.keep_alive(WATCH_PATIENCE_MS);
+                }
                 self.stage = CallStage::Exchanging;
                 self.queue_request();
                 return CallStep::Wait;
@@ -415,18 +452,41 @@ impl OutgoingCall {
         may_read && self.stage == CallStage::Exchanging && self.end.is_none()
     }
 
-    /// Reads the bytes that have arrived.
+    /// Reads the bytes that have arrived; of a response that is taken part by part, a bounded number.
     pub fn fill(&mut self) {
+        if self.origin.is_watch() {
+            return self.fill_once();
+        }
         while self.wants_input()
             && let Some(socket) = &mut self.socket
             && socket.input().len() as u64 <= RESPONSE_PER_BODY * self.parser.body_bytes_max()
         {
-            match socket.read(READ_BYTES) {
-                Ok(_) if socket.is_ended() => self.end = Some(InputEnd::Closed),
-                Ok(_) => {}
-                Err(e) => self.end = Some(InputEnd::Broken(e.to_string())),
-            }
+            read_once(socket, &mut self.end);
         }
+    }
+
+    fn fill_once(&mut self) {
+        if self.wants_input()
+            && let Some(socket) = &mut self.socket
+        {
+            read_once(socket, &mut self.end);
+        }
+    }
+
+    /// Takes what has arrived of the response to a watch; `None` if there is nothing new.
+    pub fn take_part(&mut self) -> Option<ResponsePart> {
+        let socket = self.socket.as_mut()?;
+        if self.stage != CallStage::Exchanging {
+            return None;
+        }
+        let part = self.parser.take_part()?;
+        socket.consume(part.consumed);
+        if socket.input().is_empty() {
+            // A watch that waits holds no buffer.
+            socket.take_input();
+        }
+        self.until_us = None;
+        Some(part)
     }
 
     /// Writes until the request is sent or the socket takes no more.
@@ -494,7 +554,7 @@ impl OutgoingCall {
         self.url = there;
         self.socket = None;
         self.end = None;
-        self.parser = ResponseParser::new(self.parser.body_bytes_max());
+        self.parser = self.parser.again();
         CallStep::Again
     }
 

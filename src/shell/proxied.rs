@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 
 /// Most requests that are passed on at a time. Further ones are redirected.
 const PROXIED_MAX: usize = 256;
+/// Most watches that are passed on at a time. Further ones are redirected. Each takes a connection to
+/// the leader.
+const WATCHES_MAX: usize = 1_024;
 /// Most bytes of their bodies together. A single request may be longer.
 pub const PROXIED_BYTES_MAX: usize = 4 << 20;
 
@@ -17,6 +20,7 @@ pub const PROXIED_BYTES_MAX: usize = 4 << 20;
 struct OpenRequest {
     request: ProxiedRequest,
     body_bytes: usize,
+    is_watch: bool,
 }
 
 /// A call that waits for its time. Its URL is the target alone.
@@ -30,34 +34,47 @@ struct HeldCall {
 /// The requests that this machine passes on.
 #[derive(Default)]
 pub struct ProxiedRequests {
-    /// At most `PROXIED_MAX`.
+    /// At most `PROXIED_MAX`, and `WATCHES_MAX` watches.
     open: BTreeMap<Ticket, OpenRequest>,
+    /// How many of the open requests are watches.
+    watches: usize,
     /// Bytes of the bodies of the open requests.
     bytes: usize,
+    /// The leader's client URL as a standby knew it last; `None` before, and while not a standby.
+    leader_url: Option<Box<str>>,
     /// The open requests that are not under way; new ones are due at once.
     held: Vec<HeldCall>,
 }
 
 impl ProxiedRequests {
-    /// Adds a request, whose call has the target as its URL. Returns false if there is no room.
+    /// Adds a request, whose call has the target as its URL. `is_watch`: it waits for events. Returns
+    /// false if there is no room.
     pub fn add(
         &mut self,
         now: Now,
         ticket: Ticket,
         request: ProxiedRequest,
         call: HttpCall,
+        is_watch: bool,
     ) -> bool {
         let body_bytes = call.body.len();
         let is_too_long = self.bytes > 0 && self.bytes + body_bytes > PROXIED_BYTES_MAX;
-        if is_too_long || self.open.len() == PROXIED_MAX {
+        let is_full = if is_watch {
+            self.watches == WATCHES_MAX
+        } else {
+            self.open.len() - self.watches == PROXIED_MAX
+        };
+        if is_too_long || is_full {
             return false;
         }
         self.bytes += body_bytes;
+        self.watches += usize::from(is_watch);
         self.open.insert(
             ticket,
             OpenRequest {
                 request,
                 body_bytes,
+                is_watch,
             },
         );
         let at_us = now.mono_us;
@@ -72,6 +89,46 @@ impl ProxiedRequests {
     /// The bytes of the bodies of all requests.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many watches are passed on.
+    pub fn watches(&self) -> usize {
+        self.watches
+    }
+
+    /// Whether this is a watch that is passed on.
+    pub fn is_watch(&self, ticket: Ticket) -> bool {
+        self.open.get(&ticket).is_some_and(|open| open.is_watch)
+    }
+
+    /// The client of a watch receives a part of the response.
+    pub fn on_part(&mut self, ticket: Ticket) {
+        if let Some(open) = self.open.get_mut(&ticket) {
+            open.request.on_part();
+        }
+    }
+
+    /// Whether another machine leads than before, or this machine is a standby no longer. `standby`: as
+    /// `Machine::standby` says. While no leader is known, the former one counts.
+    pub fn has_moved(&mut self, standby: Option<Option<&str>>) -> bool {
+        let leader_url = match standby {
+            None => None,
+            Some(None) => return false,
+            Some(Some(url)) => Some(url),
+        };
+        if self.leader_url.as_deref() == leader_url {
+            return false;
+        }
+        let is_first = self.leader_url.is_none();
+        self.leader_url = leader_url.map(Box::from);
+        !is_first
+    }
+
+    /// The watches whose clients have received a part of the response.
+    pub fn begun_watches(&self) -> Vec<Ticket> {
+        let open = self.open.iter();
+        let begun = open.filter(|(_, open)| open.request.has_begun());
+        begun.map(|(ticket, _)| *ticket).collect()
     }
 
     /// An attempt has ended. Returns the next step.
@@ -96,6 +153,7 @@ impl ProxiedRequests {
     pub fn remove(&mut self, ticket: Ticket) {
         if let Some(open) = self.open.remove(&ticket) {
             self.bytes -= open.body_bytes;
+            self.watches -= usize::from(open.is_watch);
         }
     }
 
@@ -159,13 +217,20 @@ mod tests {
         let mut proxied = ProxiedRequests::default();
         let add = |proxied: &mut ProxiedRequests, ticket, bytes| {
             let request = ProxiedRequest::new(now, false);
-            proxied.add(now, Ticket(ticket), request, put(bytes))
+            proxied.add(now, Ticket(ticket), request, put(bytes), false)
         };
         assert!(add(&mut proxied, 1, 5 << 20), "a single one");
         assert!(!add(&mut proxied, 2, 1));
         proxied.remove(Ticket(1));
         let count = (0..1000).filter(|n| add(&mut proxied, *n, 1));
         assert_eq!(count.count(), PROXIED_MAX);
+        let watches = (1_000..4_000).filter(|number| {
+            let request = ProxiedRequest::new(now, true);
+            proxied.add(now, Ticket(*number), request, put(0), true)
+        });
+        assert_eq!(watches.count(), WATCHES_MAX);
+        proxied.remove(Ticket(1_000));
+        assert_eq!(proxied.watches(), WATCHES_MAX - 1);
         assert_eq!(proxied.next_deadline(), Some(1));
     }
 }

@@ -428,9 +428,12 @@ impl Reactor {
     /// Phase 3: turns bytes of calls and clients into inputs of the machine.
     fn decode(&mut self) {
         let registry = self.poll.registry();
-        for ended in self.calls.work(registry, &mut self.resolver, self.now) {
+        let results = self.calls.work(registry, &mut self.resolver, self.now);
+        self.clients
+            .on_proxied_parts(results.parts, &self.machine, self.now);
+        for ended in results.ended {
             match ended.origin {
-                CallOrigin::Client(ticket) => {
+                CallOrigin::Client { ticket, .. } => {
                     self.clients
                         .on_proxied(ticket, ended, &mut self.machine, self.now);
                 }
@@ -441,9 +444,10 @@ impl Reactor {
             }
         }
         self.clients.decode(&mut self.machine, self.now);
-        for (ticket, call) in self.clients.take_proxy_calls(&mut self.machine, self.now) {
-            self.calls.start(CallOrigin::Client(ticket), call, self.now);
+        for (origin, call) in self.clients.take_proxy_calls(&mut self.machine, self.now) {
+            self.calls.start(origin, call, self.now);
         }
+        self.calls.cancel_watches(&self.clients.take_cancelled());
         for request in self.clients.take_upgrades() {
             self.on_upgrade_request(&request);
         }

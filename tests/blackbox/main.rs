@@ -15,7 +15,7 @@
 //!   takes the power away, `slow` has slow disks, `snapshots` damages snapshot files.
 //! - Clusters: `cluster`, `bootstrap` and `members` start them, `members_api` changes them as
 //!   clients of etcd 2.x do, `identity` moves and copies machines; `forward` and `locks` have
-//!   clients of followers.
+//!   clients of followers, `forwarded_watches` those of standbys.
 //! - Faults of clusters: `peers` breaks their links, `lossy` loses and delays their packets,
 //!   `partition` cuts the network between them, `outage` kills machines, `forcing` most of them for
 //!   good. Meanwhile `histories` checks the answers to clients and `observers` the events.
@@ -37,6 +37,7 @@ mod endurance;
 mod fairness;
 mod forcing;
 mod forward;
+mod forwarded_watches;
 mod framing;
 mod full_disks;
 mod histories;

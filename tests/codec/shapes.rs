@@ -518,7 +518,7 @@ fn as_standby(input: &str) -> Result<(String, Shape), u16> {
         ..context(&settings, &date, Indexes::default())
     };
     match route(Port::Client, &request, &context) {
-        Routed::Proxy { call, shape } => {
+        Routed::Proxy { call, shape, .. } => {
             let body = String::from_utf8(call.body.into()).expect("text");
             Ok((
                 format!(
@@ -566,7 +566,7 @@ fn what_a_standby_passes_on() {
         );
     }
     for line in [
-        "GET /v2/keys/a?wait=true HTTP/1.1",
+        "HEAD /v2/keys/a?wait=true HTTP/1.1",
         "GET /v1/watch/a HTTP/1.1",
         "GET /v2/speedTest HTTP/1.1",
         "GET /v2/migration/snapshot HTTP/1.1",
@@ -592,8 +592,9 @@ fn what_a_standby_gives_back() {
     let (settings, date) = (settings("", 4001), Date::new(DATE_NS));
     let context = context(&settings, &date, Indexes::default());
     let give = |method: &str, passed: ProxyOutcome| {
-        let (_, shape) = as_standby(&format!("{method} /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n"))
-            .expect("passed on");
+        let (_, mut shape) =
+            as_standby(&format!("{method} /v2/keys/a HTTP/1.1\r\nHost: x\r\n\r\n"))
+                .expect("passed on");
         let mut out = Vec::new();
         assert!(matches!(
             shape.proxied(passed, &context, &mut out),

@@ -1,10 +1,10 @@
-//! `-forward` over HTTP: a standby sends short requests to the leader and returns its response
-//! unchanged. A follower does so with changes of members; its requests about keys take its link to the
+//! `-forward` over HTTP: a standby sends short requests and watches to the leader and returns its
+//! response unchanged; that to a watch as it arrives. A follower does so with changes of members; its requests about keys take its link to the
 //! leader.
 //!
 //! A request that no leader has taken is held and tried again, see `core::machine::proxying`. Two
 //! kinds of requests are redirected instead:
-//! - watches and other requests that take long;
+//! - other requests that take long: the migration document, speed tests, locks, the watches of v1;
 //! - requests from another tern, which follows redirects itself. Two standbys that take each other
 //!   for the leader would otherwise forward a request in a circle.
 //!
@@ -47,8 +47,10 @@ pub(super) fn forward(exchange: &Exchange, leader_url: Option<&str>) -> Option<R
     } else {
         return None;
     };
-    let timeout_ms = match method {
-        Method::Get => READ_TIMEOUT_MS,
+    let watch = watch_of(exchange);
+    let timeout_ms = match (method, watch) {
+        (Method::Get, Some(watch)) => watch.head_ms + READ_TIMEOUT_MS,
+        (Method::Get, None) => READ_TIMEOUT_MS,
         _ => TIMEOUT_MS,
     };
     let call = HttpCall {
@@ -65,6 +67,30 @@ pub(super) fn forward(exchange: &Exchange, leader_url: Option<&str>) -> Option<R
     Some(Routed::Proxy {
         call: Box::new(call),
         shape: Shape::new(kind, request, exchange.cors),
+        is_watch: watch.is_some(),
+    })
+}
+
+/// A request that waits for events.
+#[derive(Clone, Copy)]
+struct ForwardedWatch {
+    /// How long the machine may wait before it sends the head, in milliseconds: the whole time of a
+    /// watch that has a limited one.
+    head_ms: u64,
+}
+
+/// The watch that the request asks for. A request that only looks like one may be among them: a whole
+/// response is passed on as such.
+fn watch_of(exchange: &Exchange) -> Option<ForwardedWatch> {
+    let query = exchange.query().ok()?;
+    let may_wait = query.get("wait").is_some_and(|value| value != "false");
+    let is_get = exchange.request.method == Method::Get;
+    if !is_get || !may_wait || !exchange.request.path.starts_with("/v2/keys") {
+        return None;
+    }
+    let timeout_us = exchange.timeout_us(&query).ok()?;
+    Some(ForwardedWatch {
+        head_ms: timeout_us.unwrap_or(0) / 1000,
     })
 }
 
@@ -103,5 +129,8 @@ fn takes_long(exchange: &Exchange) -> bool {
     {
         return true;
     }
-    path.starts_with("/v2/keys/") && exchange.query().is_ok_and(|query| query.flag("wait"))
+    // Its answer has no body, which the call would wait for.
+    method == Method::Head
+        && path.starts_with("/v2/keys/")
+        && exchange.query().is_ok_and(|query| query.flag("wait"))
 }

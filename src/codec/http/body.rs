@@ -162,6 +162,19 @@ impl Chunked {
     /// If the body is malformed, or longer than `bytes_max`. The decoder must not be used again.
     pub fn decode(&mut self, input: &[u8], bytes_max: u64) -> Result<usize, BodyFault> {
         let mut taken = 0;
+        while taken < input.len() && !self.is_whole() {
+            taken += self.decode_chunk(&input[taken..], bytes_max)?;
+        }
+        Ok(taken)
+    }
+
+    /// Like `decode`, but takes no more than the rest of one chunk's data and what precedes it.
+    ///
+    /// # Errors
+    ///
+    /// As `decode`.
+    pub fn decode_chunk(&mut self, input: &[u8], bytes_max: u64) -> Result<usize, BodyFault> {
+        let mut taken = 0;
         while taken < input.len() && self.at != ChunkPlace::End {
             if self.at == ChunkPlace::Data {
                 let piece = &input[taken..];
@@ -171,6 +184,7 @@ impl Chunked {
                 taken += here;
                 if self.left == 0 {
                     self.at = ChunkPlace::DataCr;
+                    return Ok(taken);
                 }
             } else {
                 self.at = self.step(input[taken], bytes_max)?;
@@ -188,6 +202,11 @@ impl Chunked {
     /// The data so far.
     pub fn bytes(&self) -> &[u8] {
         &self.body
+    }
+
+    /// Takes the data so far. It no longer counts for `bytes_max`.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.body)
     }
 
     /// The data so far, without a copy.

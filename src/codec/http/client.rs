@@ -87,6 +87,17 @@ pub struct CallResponse {
     pub body: Vec<u8>,
 }
 
+/// A part of the response to a watch, which is passed on as it arrives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResponsePart {
+    /// The headers that a standby returns to its client, with the first part only.
+    pub proxied_headers: Option<Vec<(&'static str, String)>>,
+    /// The data of one chunk, or of a part of it; may be empty.
+    pub body: Vec<u8>,
+    /// How many bytes of the input belong to the parts so far. The caller removes them.
+    pub consumed: usize,
+}
+
 /// The fault of a response, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallFault(pub &'static str);
@@ -114,6 +125,10 @@ pub struct ResponseParser {
     start: usize,
     /// Interim responses so far; at most `INTERIM_MAX`.
     interim: usize,
+    /// The caller takes the chunks of a response with status 200 one by one.
+    by_chunks: bool,
+    /// A part was taken.
+    has_begun: bool,
     phase: ResponsePhase,
 }
 
@@ -148,7 +163,26 @@ impl ResponseParser {
             scan: Scan::default(),
             start: 0,
             interim: 0,
+            by_chunks: false,
+            has_begun: false,
             phase: ResponsePhase::Head,
+        }
+    }
+
+    /// A parser of a response whose chunks `take_part` takes one by one, if its status is 200. Each has
+    /// at most `body_bytes_max` bytes, as has any other response.
+    pub fn by_chunks(body_bytes_max: u64) -> ResponseParser {
+        ResponseParser {
+            by_chunks: true,
+            ..ResponseParser::new(body_bytes_max)
+        }
+    }
+
+    /// A parser of the response at the next hop of a redirect.
+    pub fn again(&self) -> ResponseParser {
+        ResponseParser {
+            by_chunks: self.by_chunks,
+            ..ResponseParser::new(self.body_bytes_max)
         }
     }
 
@@ -167,9 +201,18 @@ impl ResponseParser {
         if let ResponsePhase::Head = self.phase {
             self.on_head(input)?;
         }
-        if let ResponsePhase::Chunked { at, body, .. } = &mut self.phase {
-            let taken = body.decode(&input[*at..], self.body_bytes_max);
+        if let ResponsePhase::Chunked { head, at, body } = &mut self.phase {
+            let (rest, bytes_max) = (&input[*at..], self.body_bytes_max);
+            let is_in_parts = self.by_chunks && head.status == 200;
+            let taken = if is_in_parts {
+                body.decode_chunk(rest, bytes_max)
+            } else {
+                body.decode(rest, bytes_max)
+            };
             *at += taken.map_err(|_| CallFault::CHUNKS)?;
+            if *at < input.len() && is_in_parts && !body.is_whole() {
+                return Ok(None);
+            }
         }
         let whole = match &self.phase {
             ResponsePhase::Fixed { body, .. } => input.len() >= body.end,
@@ -189,6 +232,25 @@ impl ResponseParser {
             return Err(CallFault("closed before the response was whole"));
         }
         Ok(None)
+    }
+
+    /// Takes the chunk that `parse` has decoded, or its beginning, and the head before the first one.
+    /// `None` if there is nothing new.
+    pub fn take_part(&mut self) -> Option<ResponsePart> {
+        let ResponsePhase::Chunked { head, at, body } = &mut self.phase else {
+            return None;
+        };
+        let is_first = !self.has_begun;
+        if !self.by_chunks || head.status != 200 || (body.bytes().is_empty() && !is_first) {
+            return None;
+        }
+        self.has_begun = true;
+        let headers = std::mem::take(&mut head.proxied_headers);
+        Some(ResponsePart {
+            proxied_headers: is_first.then_some(headers),
+            body: body.take_bytes(),
+            consumed: std::mem::take(at),
+        })
     }
 
     fn take(&mut self, input: &[u8]) -> Option<CallResponse> {
@@ -271,4 +333,54 @@ fn parse_head(bytes: &[u8]) -> Result<(CallResponse, BodyLength), CallFault> {
         body: Vec::new(),
     };
     Ok((head, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a watcher receives of `bytes` if they arrive cut at `cut`: the chunks or parts of chunks,
+    /// and the rest of the body.
+    fn received(bytes: &[u8], cut: usize) -> (Vec<Vec<u8>>, CallResponse) {
+        let mut parser = ResponseParser::by_chunks(100);
+        let (mut input, mut parts) = (Vec::new(), Vec::new());
+        for piece in [&bytes[..cut], &bytes[cut..]] {
+            input.extend_from_slice(piece);
+            loop {
+                if let Some(response) = parser.parse(&input, false).expect("well-formed") {
+                    return (parts, response);
+                }
+                let Some(part) = parser.take_part() else {
+                    break;
+                };
+                assert_eq!(part.proxied_headers.is_some(), parts.is_empty());
+                input.drain(..part.consumed);
+                parts.push(part.body);
+            }
+        }
+        panic!("the response is whole");
+    }
+
+    #[test]
+    fn chunks_are_taken_one_by_one_wherever_the_response_is_cut() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let text = format!("{head}3\r\none\r\n3;x=y\r\ntwo\r\n0\r\n\r\n");
+        let (whole, _) = received(text.as_bytes(), text.len());
+        assert_eq!(whole, [b"one".to_vec(), b"two".to_vec()]);
+        for cut in 0..text.len() {
+            let (parts, last) = received(text.as_bytes(), cut);
+            assert_eq!([parts.concat(), last.body].concat(), b"onetwo");
+        }
+    }
+
+    #[test]
+    fn any_other_response_comes_as_a_whole() {
+        for status in ["204 No Content", "400 Bad Request", "200 OK"] {
+            let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            for cut in 0..text.len() {
+                let (parts, last) = received(text.as_bytes(), cut);
+                assert!(parts.is_empty() && last.body.is_empty());
+            }
+        }
+    }
 }

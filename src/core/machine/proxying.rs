@@ -2,7 +2,8 @@
 //! step after each result.
 //!
 //! A request that no leader has taken is held and sent again, to another member each time, until a
-//! leader takes it or its time is up. A read is sent again after any failure. A write whose whole
+//! leader takes it or its time is up. A read is sent again after any failure, unless its client has
+//! received a part of the response. A write whose whole
 //! request was sent and that got no answer is never sent again: its outcome is unknown. Must not
 //! know calls or connections. Start with [`ProxiedRequest::on_result`].
 use super::{Machine, MachineMode, Outside};
@@ -43,6 +44,8 @@ pub struct ProxiedRequest {
     due_us: u64,
     /// How many attempts have ended.
     attempts: u32,
+    /// The client has received a part of the response.
+    has_begun: bool,
 }
 
 impl ProxiedRequest {
@@ -52,6 +55,7 @@ impl ProxiedRequest {
             is_read,
             due_us: now.mono_us + HOLD_US_MAX,
             attempts: 0,
+            has_begun: false,
         }
     }
 
@@ -61,7 +65,18 @@ impl ProxiedRequest {
             is_read: true,
             due_us: 0,
             attempts: 0,
+            has_begun: false,
         }
+    }
+
+    /// The client has received a part of the response.
+    pub fn on_part(&mut self) {
+        self.has_begun = true;
+    }
+
+    /// Whether the client has received a part of the response.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// An attempt has ended.
@@ -72,6 +87,7 @@ impl ProxiedRequest {
             ProxyResult::NotTaken | ProxyResult::NotSent => true,
             ProxyResult::NotAnswered => self.is_read,
         };
+        let may_repeat = may_repeat && !self.has_begun;
         let at_us = now.mono_us + PAUSE_US;
         if may_repeat && at_us < self.due_us {
             return ProxyStep::SendAt(at_us);
@@ -130,5 +146,15 @@ mod tests {
             read.on_result(at(HOLD_US_MAX - PAUSE_US), unanswered),
             ProxyStep::Finish
         );
+    }
+
+    #[test]
+    fn protocol_26_a_watch_whose_client_has_received_a_part_is_not_sent_again() {
+        let mut watch = ProxiedRequest::new(at(0), true);
+        let step = watch.on_result(at(9), ProxyResult::NotTaken);
+        assert_eq!(step, ProxyStep::SendAt(9 + PAUSE_US));
+        watch.on_part();
+        let step = watch.on_result(at(9), ProxyResult::NotAnswered);
+        assert_eq!(step, ProxyStep::Finish);
     }
 }

@@ -170,7 +170,7 @@ const CLIENTS: [CommandFlag; 10] = [
         "Origins whose pages may use the client port from a browser, such as http://a.example; * for all."),
     flag("forward", Bool, "", Described("false, with -compat 2 true"),
         "Forward requests to the leader instead of redirecting the client: a follower forwards writes and linearizable \
-         reads, a standby short requests."),
+         reads, a standby short requests and watches."),
     flag("compat", Text, "0.4|2", Fixed("0.4"),
         "Whose clients the answers suit: those of etcd 0.4 or of etcd 2. With 2, -forward is on by default."),
     flag("watch-history", Text, "N", Fixed("1000"),

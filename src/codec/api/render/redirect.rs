@@ -1,7 +1,8 @@
 //! Redirects to another machine, and the outcome of requests that were forwarded to the leader.
 use super::{AnswerKind, Next, ProxyOutcome, Shape, json};
 use crate::codec::api::{Context, RequestResult};
-use crate::codec::http::response::{JSON, TEXT};
+use crate::codec::http::client::ResponsePart;
+use crate::codec::http::response::{JSON, ResponseHead, TEXT};
 use crate::codec::http::{Method, Response};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::core::escape;
@@ -172,13 +173,21 @@ impl Shape {
     /// # Panics
     ///
     /// If the shape belongs to a request that was not forwarded.
-    pub fn proxied(&self, outcome: ProxyOutcome, context: &Context, out: &mut Vec<u8>) -> Next {
+    pub fn proxied(&mut self, outcome: ProxyOutcome, context: &Context, out: &mut Vec<u8>) -> Next {
         if let AnswerKind::Cluster { own: Some(own), .. } = &self.kind {
             return self.cluster_of_leader(own, &outcome, context, out);
         }
         let AnswerKind::Proxied { leader_url } = &self.kind else {
             unreachable!("the request was forwarded");
         };
+        if let Some(framing) = self.framing {
+            let ProxyOutcome::Answered { body, .. } = outcome else {
+                return self.watch_end(context, out);
+            };
+            framing.chunk(&body, out);
+            framing.end(out);
+            return Next::done(framing);
+        }
         let reads = matches!(self.method, Method::Get | Method::Head);
         let response = match outcome {
             ProxyOutcome::Answered {
@@ -209,6 +218,30 @@ impl Shape {
             }
         };
         self.send(response, context, out)
+    }
+
+    /// Appends a part of the leader's response to a watch: its head before the first one. What has
+    /// begun ends with [`Shape::proxied`]: with the leader's response, or without another event if
+    /// that breaks off, so that the client watches again.
+    ///
+    /// # Panics
+    ///
+    /// If the first part has no head.
+    pub fn proxied_part(&mut self, part: ResponsePart, context: &Context, out: &mut Vec<u8>) {
+        let framing = match part.proxied_headers {
+            None => self.framing.expect("the head came with the first part"),
+            Some(headers) => {
+                let mut head = ResponseHead::new(200, self.mode, context.date, out);
+                for (name, value) in self.cors.headers(context) {
+                    head.header(name, value);
+                }
+                for (name, value) in &headers {
+                    head.header(name, value);
+                }
+                *self.framing.insert(head.stream())
+            }
+        };
+        framing.chunk(&part.body, out);
     }
 
     /// How the outcome of a call counts. A machine that shows its own view of the cluster, because the

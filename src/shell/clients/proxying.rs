@@ -1,0 +1,116 @@
+//! The requests that this machine passes on over HTTP, from the side of their clients: which calls to
+//! make, and what to write to a client once a call has ended or a part of a watch has arrived.
+//!
+//! A watch that has begun ends without another event, as one of the machine's own does, when its
+//! connection breaks, when the standby learns of another leader (the former one may stand still), and
+//! when this machine is a standby no longer. Its client asks again. Start with
+//! [`Clients::take_proxy_calls`].
+use super::*;
+use crate::codec::http::client::ResponsePart;
+
+impl Clients {
+    /// Phase 3: the calls of proxied requests that are due. The caller starts them now. A request is
+    /// dropped once its client has closed the connection.
+    pub fn take_proxy_calls(
+        &mut self,
+        machine: &mut Machine,
+        now: Now,
+    ) -> Vec<(CallOrigin, HttpCall)> {
+        self.end_moved_watches(machine, now);
+        let mut calls = Vec::new();
+        for (ticket, url, mut call) in self.proxied.take_due(now, machine) {
+            if wake_for_ticket(&mut self.conns, ticket).is_none() {
+                self.proxied.remove(ticket);
+                continue;
+            }
+            let is_watch = self.proxied.is_watch(ticket);
+            let origin = CallOrigin::Client { ticket, is_watch };
+            match url {
+                Some(url) => {
+                    call.url = format!("{url}{}", call.url).into();
+                    calls.push((origin, call));
+                }
+                None => {
+                    let ended = EndedCall::unstarted(origin, call, "no leader is known");
+                    self.on_proxied(ticket, ended, machine, now);
+                }
+            }
+        }
+        calls
+    }
+
+    /// Phase 3: an attempt to pass the request with this ticket on has ended. Holds the request for
+    /// the next one, or renders the outcome.
+    pub fn on_proxied(
+        &mut self,
+        ticket: Ticket,
+        ended: EndedCall,
+        machine: &mut Machine,
+        now: Now,
+    ) {
+        let result = ended.proxy_result();
+        if result != ProxyResult::Answered {
+            machine.on_leader_missed(now);
+        }
+        if let ProxyStep::SendAt(at_us) = self.proxied.on_result(now, ticket, result) {
+            return self.proxied.hold(ticket, at_us, ended.into_call());
+        }
+        self.proxied.remove(ticket);
+        let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
+            return;
+        };
+        self.date.set(now.wall_ns);
+        let context = context(&self.settings, &self.date, now, machine, machine.indexes());
+        let outcome = ended.into_proxy_outcome();
+        let result = conn.shape_mut().proxied_result(&outcome);
+        conn.measure(result, now, self.meters.requests_mut());
+        let next = conn.render(&mut self.buffers, |shape, out| {
+            shape.proxied(outcome, &context, out)
+        });
+        follow(conn, next, ticket, machine, now);
+    }
+
+    /// Phase 3: parts of responses to watches have arrived.
+    pub fn on_proxied_parts(
+        &mut self,
+        parts: Vec<(Ticket, ResponsePart)>,
+        machine: &Machine,
+        now: Now,
+    ) {
+        self.date.set(now.wall_ns);
+        let context = context(&self.settings, &self.date, now, machine, machine.indexes());
+        for (ticket, part) in parts {
+            let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
+                continue;
+            };
+            self.proxied.on_part(ticket);
+            conn.measure(RequestResult::Success, now, self.meters.requests_mut());
+            conn.render(&mut self.buffers, |shape, out| {
+                shape.proxied_part(part, &context, out);
+            });
+        }
+    }
+
+    /// Ends the watches that have begun if their leader leads no more, or this machine is a
+    /// standby no longer.
+    fn end_moved_watches(&mut self, machine: &mut Machine, now: Now) {
+        if !self.proxied.has_moved(machine.standby()) {
+            return;
+        }
+        for ticket in self.proxied.begun_watches() {
+            self.cancelled.push(ticket);
+            let origin = CallOrigin::Client {
+                ticket,
+                is_watch: true,
+            };
+            let call = HttpCall::get(String::new(), 0);
+            let ended = EndedCall::unstarted(origin, call, "another machine leads");
+            self.on_proxied(ticket, ended, machine, now);
+        }
+    }
+
+    /// The watches that are passed on no longer. The caller cancels their calls.
+    pub fn take_cancelled(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.cancelled)
+    }
+}
