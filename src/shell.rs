@@ -3,7 +3,7 @@
 //! It carries inputs into the core and outputs back out. Must not decide anything about keys or
 //! raft. Start with `reactor`: its `turn` is the event loop.
 //!
-//! - The loop: `reactor` (the turn), `gathering` (the wait before a slow sync).
+//! - The loop: `reactor` (the turn).
 //! - Clients: `listener` (accepts), `clients` (all HTTP connections), `conn` (one), `deadlines` (its
 //!   limits), `buffers` (its memory), `turn_budget` (the work of a turn for all of them).
 //! - Peers: `links` (all links), `link` (one), `link_queue` (its output).
@@ -11,7 +11,8 @@
 //!   `resolver` (host names).
 //! - Under all three: `sockets` (one socket), `pool` (all of a kind), `slots` (slots and tokens),
 //!   `transport` (plain or TLS), `tls` (certificates), `output` (the output of an HTTP connection).
-//! - Files: `disk`, the only user of the data directory.
+//! - Files: `disk` (the only user of the data directory), `storage` (the disk as the loop uses it),
+//!   `sync_manner` (which syncs the loop waits for), `gathering` (the wait before a slow sync).
 //! - The process: `config` (flags), `clock` (time), `logger` and `log_lines` (the log),
 //!   `service_manager` (reports to systemd), `process` (the figures of `/metrics`).
 pub mod clock;
@@ -46,6 +47,8 @@ mod service_manager;
 mod slots;
 mod sockets;
 mod status_lines;
+mod storage;
+mod sync_manner;
 #[cfg(feature = "tls")]
 mod tls;
 mod transport;

@@ -485,6 +485,7 @@ impl Raft {
 
     fn on_log_synced(&mut self, lsn: Lsn) {
         self.log.on_synced(lsn);
+        self.room.on_synced(lsn);
         self.maybe_mark_again();
         match self.role {
             RaftRole::Leader => {
@@ -775,6 +776,8 @@ impl Raft {
     /// Moves all outputs to `out`, which must be empty. A leader sends its appends now.
     pub fn take_output(&mut self, out: &mut RaftOutput) {
         self.replicate();
+        self.room
+            .on_handed(self.gate.last_record(), &self.out.persist);
         std::mem::swap(out, &mut self.out);
     }
 

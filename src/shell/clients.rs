@@ -232,11 +232,6 @@ impl Clients {
         &mut self.meters
     }
 
-    /// The serial number of the last request. It has risen if further requests have arrived.
-    pub fn last_serial(&self) -> u64 {
-        self.serial
-    }
-
     /// Phase 3: the requests for a link. Each is answered by `detach` or `refuse` in the same turn.
     pub fn take_upgrades(&mut self) -> Vec<UpgradeRequest> {
         std::mem::take(&mut self.upgrades)

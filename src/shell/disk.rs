@@ -7,8 +7,12 @@
 //! failure: the core keeps within the room that it was told ([`Disk::free_bytes`]), so nothing waits
 //! here for room.
 //!
+//! A sync runs in place, or as a [`Task`] that the caller runs in another thread. The disk knows
+//! neither threads nor clocks: the caller says in which manner ([`Manner`]), and gives the task
+//! back. So the simulator runs the same code, with tasks that end in any later turn.
+//!
 //! Start with [`Disk::open`] (in `recovery`), then [`Disk::append`], [`Disk::start_sync`],
-//! [`Disk::poll_sync`].
+//! [`Disk::take_back`], [`Disk::poll_sync`].
 mod dir;
 mod export;
 mod files;
@@ -19,6 +23,7 @@ mod restored;
 mod snapfile;
 mod snapshots;
 mod standby;
+pub mod worker;
 
 pub use export::Export;
 use files::DataDir;
@@ -38,8 +43,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use wal::fs::FileSystem;
+pub use wal::job::Manner;
 use wal::os::Os;
-use wal::{Record, Wal};
+use wal::{Record, Task, Wal};
+
+/// How many syncs make a term and vote durable: one for each slot of the file.
+const STATE_SYNCS: u64 = 2;
 
 /// How often a full disk is checked for room, in microseconds.
 const ROOM_CHECK_US: u64 = 500_000;
@@ -85,6 +94,8 @@ pub struct Disk<F: FileSystem = Os> {
     former_clusters: Vec<u64>,
     /// The term and vote that the core handed in last and that are not written.
     unwritten_state: Option<HardState>,
+    /// The term and vote that the task under way makes durable.
+    task_state: Option<StateSeq>,
     /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
     unreported_state: Option<StateSeq>,
     /// For each call of `append`: the mark of the log that covers it, and the number of the call.
@@ -105,7 +116,6 @@ pub struct Disk<F: FileSystem = Os> {
     /// When to check a full disk for room again, in microseconds of the monotonic clock. `None`
     /// while the disk has room.
     next_room_check_us: Option<u64>,
-    delay: SyncDelay,
 }
 
 /// A call on the data directory failed for another reason than want of room; with its text. The
@@ -145,39 +155,12 @@ impl From<String> for DiskFailure {
     }
 }
 
-/// For tests: makes syncs look slow. The end of each sync is reported a fixed time later, as if the
-/// sync ran in the background.
-#[derive(Default)]
-struct SyncDelay {
-    /// In microseconds; 0 without the environment variable.
-    delay_us: u64,
-    /// When the running sync ends, in microseconds of the monotonic clock.
-    due_us: Option<u64>,
-}
-
-impl SyncDelay {
-    /// Reads the delay from an environment variable, in milliseconds. It is not a setting, so that
-    /// no configuration turns it on by mistake.
-    fn from_env() -> SyncDelay {
-        let given = std::env::var("TERN_SYNC_DELAY_MS").ok();
-        let ms: u64 = given.and_then(|ms| ms.parse().ok()).unwrap_or(0);
-        SyncDelay {
-            delay_us: ms * 1000,
-            due_us: None,
-        }
-    }
-
-    fn start(&mut self, now_us: u64) {
-        if self.delay_us > 0 {
-            self.due_us = Some(now_us + self.delay_us);
-        }
-    }
-
-    /// Whether a sync is running.
-    fn is_running(&mut self, now_us: u64) -> bool {
-        self.due_us.take_if(|due_us| *due_us <= now_us);
-        self.due_us.is_some()
-    }
+/// What [`Disk::start_sync`] has done.
+pub struct StartedSync<F: FileSystem> {
+    /// How many syncs were made in place. [`Disk::poll_sync`] reports what they made durable.
+    pub syncs: u64,
+    /// The caller must run it and give it to [`Disk::take_back`].
+    pub task: Option<Task<F>>,
 }
 
 /// The state and the records that have become durable.
@@ -187,6 +170,8 @@ pub struct SyncReport {
     pub state: Option<StateSeq>,
     /// All records of the log up to this number.
     pub lsn: Option<Lsn>,
+    /// How many records that made.
+    pub records: u64,
 }
 
 impl<F: FileSystem> Disk<F> {
@@ -194,21 +179,6 @@ impl<F: FileSystem> Disk<F> {
     /// [`Disk::poll_sync`] returns its number once it is durable.
     pub fn save_state(&mut self, state: HardState) {
         self.unwritten_state = Some(state);
-    }
-
-    /// Starts to make durable the term and vote that wait. This version returns only after the sync.
-    /// The only place that does: the log writes the number of a new segment to the same slots, and
-    /// composes both from what was written last.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn start_state_sync(&mut self) -> Result<(), DiskFailure> {
-        if let Some(HardState { seq, term, vote }) = self.unwritten_state.take() {
-            self.wal.save_state(term.0, vote.map_or(0, |id| id.0))?;
-            self.unreported_state = Some(seq);
-        }
-        Ok(())
     }
 
     /// Takes records of the log that must become durable, in order, and empties `persist`. `lsn` is
@@ -227,14 +197,11 @@ impl<F: FileSystem> Disk<F> {
         }
         assert!(lsn > self.lsn, "numbers rise");
         self.lsn = lsn;
-        // Entries of a term are written only after that term is durable, and `Wal::append` may
-        // write.
-        self.start_state_sync()?;
         let mut rest = persist.as_slice();
         while let Some(first) = rest.first() {
             let taken = match first {
                 Persist::Release { through } => {
-                    self.wal.release(through.0)?;
+                    self.wal.release(through.0);
                     1
                 }
                 Persist::Mark { commit } => {
@@ -306,20 +273,60 @@ impl<F: FileSystem> Disk<F> {
         Ok(count)
     }
 
-    /// Starts a sync of all appended records, unless a sync is running or none is needed. Returns
-    /// whether it did. The sync may be over when this returns.
+    /// Starts to make durable what was handed in, unless a task is under way or nothing waits. In
+    /// place the sync is over when this returns; what takes more than one sync, and the work on
+    /// files, is handed over in either manner.
+    ///
+    /// Term and vote are always first. The log writes the number of a new segment to the same file,
+    /// and entries of a term are written only after that term is durable.
     ///
     /// # Errors
     ///
     /// See [`DiskFailure`].
-    pub fn start_sync(&mut self, now_us: u64) -> Result<bool, DiskFailure> {
-        if self.delay.is_running(now_us) || !self.wants_sync() {
-            return Ok(false);
+    pub fn start_sync(&mut self, manner: Manner) -> Result<StartedSync<F>, DiskFailure> {
+        let mut started = StartedSync {
+            syncs: 0,
+            task: None,
+        };
+        if self.wal.has_task() {
+            return Ok(started);
         }
-        self.start_state_sync()?;
-        self.wal.start_sync()?;
-        self.delay.start(now_us);
-        Ok(true)
+        if let Some(HardState { seq, term, vote }) = self.unwritten_state.take() {
+            let vote = vote.map_or(0, |id| id.0);
+            if manner == Manner::HandedOver {
+                self.task_state = Some(seq);
+                started.task = Some(self.wal.hand_over_state(term.0, vote)?);
+                return Ok(started);
+            }
+            self.wal.save_state(term.0, vote)?;
+            self.unreported_state = Some(seq);
+            started.syncs += STATE_SYNCS;
+        }
+        let is_short = self.wal.waiting() > 0 && self.wal.is_next_job_short();
+        if manner == Manner::InPlace && is_short {
+            self.wal.sync_records()?;
+            started.syncs += 1;
+        }
+        started.task = self.wal.hand_over()?;
+        Ok(started)
+    }
+
+    /// Whether a task is under way.
+    pub fn has_task(&self) -> bool {
+        self.wal.has_task()
+    }
+
+    /// Takes back a task that has run. [`Disk::poll_sync`] then reports what it made durable.
+    ///
+    /// # Errors
+    ///
+    /// See [`DiskFailure`].
+    pub fn take_back(&mut self, task: Task<F>) -> Result<(), DiskFailure> {
+        self.wal.take_back(task)?;
+        if let Some(seq) = self.task_state.take() {
+            self.unreported_state = Some(seq);
+        }
+        Ok(())
     }
 
     /// The state and the records that have become durable since the last call.
@@ -327,12 +334,11 @@ impl<F: FileSystem> Disk<F> {
     /// # Errors
     ///
     /// See [`DiskFailure`].
-    pub fn poll_sync(&mut self, now_us: u64) -> Result<SyncReport, DiskFailure> {
+    pub fn poll_sync(&mut self) -> Result<SyncReport, DiskFailure> {
         self.snapshots.free_some();
-        if self.delay.is_running(now_us) {
-            return Ok(SyncReport::default());
-        }
+        let mut records = 0;
         if let Some(mark) = self.wal.poll_sync()? {
+            records = mark - self.durable_mark;
             self.durable_mark = mark;
         }
         let mut lsn = None;
@@ -343,7 +349,21 @@ impl<F: FileSystem> Disk<F> {
             self.unsynced.pop_front();
         }
         let state = self.unreported_state.take();
-        Ok(SyncReport { state, lsn })
+        Ok(SyncReport {
+            state,
+            lsn,
+            records,
+        })
+    }
+
+    /// How many records were appended since the start.
+    pub fn appended(&self) -> u64 {
+        self.appended_mark
+    }
+
+    /// Whether a term and vote wait for a sync.
+    pub fn has_unwritten_state(&self) -> bool {
+        self.unwritten_state.is_some()
     }
 
     /// How many bytes of records the log takes for certain, whatever happens to the disk.
@@ -360,17 +380,12 @@ impl<F: FileSystem> Disk<F> {
         }
     }
 
-    /// Whether the disk has room, if that has changed since the last call. Makes room for the log,
-    /// when that is due on a full disk.
-    ///
-    /// # Errors
-    ///
-    /// See [`DiskFailure`].
-    pub fn poll_space(&mut self, now_us: u64) -> Result<Option<Space>, DiskFailure> {
+    /// Whether the disk has room, if that has changed since the last call. Has room made for the
+    /// log, when that is due on a full disk; [`Disk::start_sync`] starts that work.
+    pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
         let is_check_due = self.next_room_check_us.is_none_or(|due| now_us >= due);
         if is_check_due {
-            self.wal.make_spare()?;
-            self.wal.make_room(self.wanted_bytes)?;
+            self.wal.keep_room(self.wanted_bytes);
         }
         let is_full = self.wal.space() == wal::Space::Low;
         if !is_full && self.wal.free_bytes() >= self.wanted_bytes {
@@ -382,27 +397,22 @@ impl<F: FileSystem> Disk<F> {
         let space = if is_full { Space::Low } else { Space::Ok };
         let is_changed = space != self.space;
         self.space = space;
-        Ok(is_changed.then_some(space))
+        is_changed.then_some(space)
     }
 
-    /// When [`Disk::poll_space`] or [`Disk::poll_sync`] must be called again, in microseconds of
-    /// the monotonic clock; `None` if nothing is due.
+    /// When [`Disk::poll_space`] must be called again, in microseconds of the monotonic clock;
+    /// `None` if nothing is due.
     pub fn next_deadline(&self) -> Option<u64> {
-        match (self.next_room_check_us, self.delay.due_us) {
-            (Some(room_us), Some(sync_us)) => Some(room_us.min(sync_us)),
-            (room_us, sync_us) => room_us.or(sync_us),
-        }
+        self.next_room_check_us
     }
 
-    /// Whether something was handed in that no sync covers yet.
+    /// Whether [`Disk::start_sync`] or [`Disk::poll_sync`] would do something.
     pub fn has_work(&self) -> bool {
-        self.delay.due_us.is_none() && self.wants_sync()
-    }
-
-    fn wants_sync(&self) -> bool {
         let is_durable = |(mark, _): &(u64, Lsn)| *mark <= self.durable_mark;
-        let has_state = self.unwritten_state.is_some() || self.unreported_state.is_some();
-        has_state || self.wal.wants_sync() || self.unsynced.front().is_some_and(is_durable)
+        if self.unreported_state.is_some() || self.unsynced.front().is_some_and(is_durable) {
+            return true;
+        }
+        !self.wal.has_task() && (self.unwritten_state.is_some() || self.wal.wants_sync())
     }
 
     /// The configuration has changed. The head of each new log segment repeats the newest one.
@@ -441,6 +451,10 @@ impl<F: FileSystem> Disk<F> {
     /// # Errors
     ///
     /// See [`DiskFailure`].
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way and the disk is full.
     pub fn keep_id(&mut self, id: PeerId) -> Result<(), DiskFailure> {
         let member = OwnMembership::Member {
             id: id.0,
@@ -456,6 +470,10 @@ impl<F: FileSystem> Disk<F> {
     /// # Errors
     ///
     /// See [`DiskFailure`].
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way and the disk is full.
     pub fn keep_standby(
         &mut self,
         info: &StandbyInfo,
@@ -518,6 +536,10 @@ impl<F: FileSystem> Disk<F> {
     /// # Errors
     ///
     /// See [`DiskFailure`].
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
     pub fn start_over(&mut self) -> Result<u64, DiskFailure> {
         let limits = self.snapshots.limits();
         self.snapshots = Snapshots::new(&self.data_dir, limits, Vec::new());
@@ -531,6 +553,7 @@ impl<F: FileSystem> Disk<F> {
         dir::wipe_besides_log(&self.data_dir)?;
         self.former_clusters.clear();
         self.unwritten_state = None;
+        self.task_state = None;
         self.unreported_state = None;
         self.unsynced.clear();
         self.appended_mark = 0;
@@ -547,8 +570,14 @@ impl<F: FileSystem> Disk<F> {
     /// # Errors
     ///
     /// See [`DiskFailure`].
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
     pub fn close(mut self) -> Result<(), DiskFailure> {
-        self.start_state_sync()?;
+        if let Some(HardState { term, vote, .. }) = self.unwritten_state.take() {
+            self.wal.save_state(term.0, vote.map_or(0, |id| id.0))?;
+        }
         Ok(self.wal.close()?)
     }
 }

@@ -1,84 +1,68 @@
 //! The wait for further requests before a slow sync, so that one sync covers them all; pure.
 //!
 //! Clients that were just answered often send their next request at once. If the next sync begins
-//! before those requests arrive, each of them waits for two syncs. So after a slow sync the loop
-//! waits briefly for as many requests as it has answered. The wait is the timeout of the poll, and
-//! a turn inside it ends before the disk is touched. Start with `on_answers` and `maybe_wait`.
+//! before those requests arrive, each of them waits for two syncs, and every other sync serves half
+//! of the clients. So after a slow sync the next one waits briefly until as many records have come
+//! as the last one had. The wait is a deadline of the poll: everything else goes on. Start with
+//! `on_sync`, `on_answers` and `is_waiting`.
 
 /// A sync is slow if it takes at least this long, in microseconds. After a shorter one a wait costs
 /// more than it saves.
-const SLOW_SYNC_US: u64 = 1_000;
+const SLOW_SYNC_US: u64 = 300;
 /// The wait is at most the duration of the last sync divided by this.
 const SYNC_DIVISOR: u64 = 8;
-/// The wait is at most this long, in microseconds, because no timer of the machine fires meanwhile.
-const WAIT_US_MAX: u64 = 5_000;
+/// The wait is at most this long, in microseconds: clients that take longer were not waiting.
+const WAIT_US_MAX: u64 = 20_000;
 
-/// Whether the loop waits for requests, and until when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum GatherState {
-    /// The loop does not wait.
-    #[default]
-    Idle,
-    /// The last turn sent `answers` answers. The wait begins in the next turn, after the requests
-    /// that have arrived meanwhile are decoded.
-    Due { answers: u64 },
-    /// The loop waits for the request with the serial number `last_serial`, or until `until_us` in
-    /// microseconds of the monotonic clock.
-    Waiting { last_serial: u64, until_us: u64 },
+/// A slow sync.
+#[derive(Clone, Copy, Debug)]
+struct SlowSync {
+    took_us: u64,
+    /// How many records it made durable.
+    records: u64,
 }
 
 /// The wait, and the sync that causes it.
 #[derive(Debug, Default)]
 pub struct Gathering {
-    state: GatherState,
-    /// The duration of the last sync in microseconds, if it was slow. Cleared when a wait begins,
-    /// so each slow sync causes at most one wait.
-    slow_sync_us: Option<u64>,
+    /// The last sync, if it was slow. Taken when a wait begins, so each slow sync causes at most one
+    /// wait.
+    slow_sync: Option<SlowSync>,
+    /// The next sync waits until so many records were appended since the start, or until this time
+    /// in microseconds of the monotonic clock. `None` without a wait.
+    wait: Option<(u64, u64)>,
 }
 
 impl Gathering {
-    /// A sync took `took_us` microseconds.
-    pub fn on_sync(&mut self, took_us: u64) {
-        self.slow_sync_us = (took_us >= SLOW_SYNC_US).then_some(took_us);
+    /// A sync took `took_us` microseconds and made `records` records durable.
+    pub fn on_sync(&mut self, took_us: u64, records: u64) {
+        let is_slow = took_us >= SLOW_SYNC_US && records > 0;
+        self.slow_sync = is_slow.then_some(SlowSync { took_us, records });
     }
 
-    /// The turn has sent `answers` answers.
-    pub fn on_answers(&mut self, answers: usize) {
-        self.state = GatherState::Idle;
-        if self.slow_sync_us.is_some() && answers > 0 {
-            self.state = GatherState::Due {
-                answers: answers as u64,
-            };
+    /// The turn has sent `answers` answers. `appended` is the number of records that were appended
+    /// since the start. Of the answers at most as many as the sync had records were to writes.
+    pub fn on_answers(&mut self, answers: usize, appended: u64, now_us: u64) {
+        if answers == 0 {
+            return;
         }
-    }
-
-    /// Whether to end the turn here and wait for further requests. `serial` is the serial number of
-    /// the last request that has arrived.
-    pub fn maybe_wait(&mut self, serial: u64, now_us: u64) -> bool {
-        if let GatherState::Due { answers } = self.state
-            && let Some(sync_us) = self.slow_sync_us.take()
-        {
-            self.state = GatherState::Waiting {
-                last_serial: serial + answers,
-                until_us: now_us + (sync_us / SYNC_DIVISOR).min(WAIT_US_MAX),
-            };
-        }
-        match self.state {
-            GatherState::Waiting {
-                last_serial,
-                until_us,
-            } => serial < last_serial && now_us < until_us,
-            GatherState::Idle | GatherState::Due { .. } => false,
+        if let Some(sync) = self.slow_sync.take() {
+            let expected = appended + sync.records.min(answers as u64);
+            let until_us = now_us + (sync.took_us / SYNC_DIVISOR).min(WAIT_US_MAX);
+            self.wait = Some((expected, until_us));
         }
     }
 
-    /// The timeout of the poll in microseconds while a wait is due or running; `None` otherwise.
-    pub fn timeout_us(&self, now_us: u64) -> Option<u64> {
-        match self.state {
-            GatherState::Idle => None,
-            GatherState::Due { .. } => Some(0),
-            GatherState::Waiting { until_us, .. } => Some(until_us.saturating_sub(now_us)),
-        }
+    /// Whether the next sync waits, with `appended` records appended since the start.
+    pub fn is_waiting(&self, appended: u64, now_us: u64) -> bool {
+        self.wait
+            .is_some_and(|(expected, until_us)| appended < expected && now_us < until_us)
+    }
+
+    /// When the wait ends at the latest, in microseconds of the monotonic clock; `None` without one.
+    pub fn deadline(&self, appended: u64, now_us: u64) -> Option<u64> {
+        let (_, until_us) = self.wait?;
+        self.is_waiting(appended, now_us).then_some(until_us)
     }
 }
 
@@ -89,33 +73,27 @@ mod tests {
     #[test]
     fn a_quick_sync_causes_no_wait() {
         let mut gathering = Gathering::default();
-        gathering.on_sync(SLOW_SYNC_US - 1);
-        gathering.on_answers(9);
-        assert_eq!(gathering.timeout_us(0), None);
-        assert!(!gathering.maybe_wait(0, 0));
+        gathering.on_sync(SLOW_SYNC_US - 1, 9);
+        gathering.on_answers(9, 20, 0);
+        assert_eq!(gathering.deadline(20, 0), None);
     }
 
     #[test]
-    fn a_slow_sync_causes_one_wait() {
+    fn a_slow_sync_causes_one_wait_for_as_many_records() {
         let mut gathering = Gathering::default();
-        gathering.on_sync(8_000);
-        gathering.on_answers(0);
-        assert_eq!(gathering.timeout_us(100), None, "nothing was answered");
-        gathering.on_answers(2);
-        assert_eq!(gathering.timeout_us(100), Some(0));
-        assert!(gathering.maybe_wait(10, 100));
-        assert_eq!(gathering.timeout_us(300), Some(800));
-        assert!(
-            gathering.maybe_wait(11, 300),
-            "one more request is expected"
-        );
-        assert!(!gathering.maybe_wait(12, 400), "all requests have arrived");
-        assert!(!gathering.maybe_wait(10, 1_100), "the deadline has passed");
-        gathering.on_answers(2);
-        assert_eq!(gathering.timeout_us(1_200), None);
-        gathering.on_sync(1_000_000);
-        gathering.on_answers(1);
-        assert!(gathering.maybe_wait(12, 0));
-        assert_eq!(gathering.timeout_us(0), Some(WAIT_US_MAX));
+        gathering.on_sync(8_000, 2);
+        gathering.on_answers(0, 10, 100);
+        assert_eq!(gathering.deadline(10, 100), None, "nothing was answered");
+        // Three of the answers are to reads.
+        gathering.on_answers(5, 10, 100);
+        assert_eq!(gathering.deadline(10, 100), Some(1_100));
+        assert!(gathering.is_waiting(11, 300), "one more record is expected");
+        assert!(!gathering.is_waiting(12, 300), "all records have come");
+        assert!(!gathering.is_waiting(10, 1_100), "the deadline has passed");
+        gathering.on_answers(2, 12, 1_200);
+        assert_eq!(gathering.deadline(12, 1_200), None, "one wait for a sync");
+        gathering.on_sync(1_000_000, 1);
+        gathering.on_answers(1, 12, 2_000);
+        assert_eq!(gathering.deadline(12, 2_000), Some(2_000 + WAIT_US_MAX));
     }
 }

@@ -321,7 +321,8 @@ mod tests {
     }
 
     fn resolver(poll: &Poll) -> Resolver {
-        Resolver::new(Waker::new(poll.registry(), RESOLVER).expect("a waker"))
+        let waker = Waker::new(poll.registry(), RESOLVER).expect("a waker");
+        Resolver::new(std::sync::Arc::new(waker))
     }
 
     fn connectors() -> Connectors {

@@ -13,7 +13,6 @@ use super::connect::Connector;
 use super::deadlines::Timeouts;
 use super::descriptors::connections_max;
 use super::dispatcher::UpgradeRequest;
-use super::gathering::Gathering;
 use super::http_calls::HttpCalls;
 use super::links::Links;
 use super::listener::Listener;
@@ -24,6 +23,7 @@ use super::resolver::Resolver;
 use super::service_manager::ServiceManager;
 use super::slots::PoolKind;
 use super::status_lines;
+use super::storage::Storage;
 use super::turn_times::TurnTimes;
 use crate::codec::api::{ApiSettings, Port};
 use crate::codec::cluster_api;
@@ -36,19 +36,21 @@ use crate::core::peers::{HelloRefusal, patience_ms};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
 use crate::shell::config::{Config, TlsFiles};
-use crate::shell::disk::{Disk, SyncReport, or_exit};
+use crate::shell::disk::Disk;
 use crate::shell::logger;
 use mio::{Events, Interest, Poll, Token, Waker};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The tokens of the reactor's own event sources. No slot has one of them, see `slots`.
 const SIGNALS: Token = Token(usize::MAX);
 const CLIENT_PORT: Token = Token(usize::MAX - 1);
 const PEER_PORT: Token = Token(usize::MAX - 2);
-const RESOLVER: Token = Token(usize::MAX - 3);
+/// The threads beside the loop: the resolver's, and that of the disk.
+const THREADS: Token = Token(usize::MAX - 3);
 /// Most events taken from the poll in one turn. Further ones are taken in the next turn.
 const EVENTS_A_TURN: usize = 256;
 /// How long the loop runs on after a stop signal for the requests under way, in microseconds.
@@ -110,19 +112,10 @@ pub struct Reactor {
 
     machine: Machine,
 
-    disk: Disk,
+    storage: Storage,
 
     /// The last outputs of the machine; answers and events stay until the respond phase.
     outputs: Outputs,
-
-    /// When the sync under way began, in microseconds of the monotonic clock; `None` without one.
-    sync_since_us: Option<u64>,
-    /// How many bytes the log takes, as the machine was told last. `None` once the machine has
-    /// handed records out since: it counts them as longer than they are.
-    reported_free_bytes: Option<u64>,
-
-    /// The wait for further requests before a slow sync.
-    gathering: Gathering,
 
     /// How many turns in a row have left bytes of peers unread. While at most
     /// `TURNS_WITHOUT_TIMERS_MAX`, the machine's timers are held back.
@@ -173,7 +166,8 @@ impl Reactor {
         registry
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(no_poll)?;
-        let waker = Waker::new(registry, RESOLVER).map_err(no_poll)?;
+        let waker = Arc::new(Waker::new(registry, THREADS).map_err(no_poll)?);
+        let storage = Storage::new(disk, waker.clone())?;
         let [client, peer] = ports;
         let closed_ports = [
             Some(ClosedPort {
@@ -198,11 +192,8 @@ impl Reactor {
             calls: HttpCalls::new(connectors(config)),
             resolver: Resolver::new(waker),
             machine,
-            disk,
+            storage,
             outputs: Outputs::default(),
-            sync_since_us: None,
-            reported_free_bytes: None,
-            gathering: Gathering::default(),
             turns_without_timers: 0,
             needs_advance: true,
             stop_us: None,
@@ -282,7 +273,7 @@ impl Reactor {
         if self.aborted {
             return End::Aborted;
         }
-        or_exit(self.disk.close());
+        self.storage.close();
         self.end.unwrap_or(End::Stopped)
     }
 
@@ -304,9 +295,6 @@ impl Reactor {
         self.phase("poll", Reactor::poll_events);
         self.phase("fill", Reactor::fill);
         self.phase("decode", Reactor::decode);
-        if self.maybe_gather() {
-            return;
-        }
         self.phase("complete sync", Reactor::complete_sync);
         self.phase("timers", Reactor::fire_timers);
         self.phase("replicate", Reactor::replicate);
@@ -346,7 +334,8 @@ impl Reactor {
                     let listener = listeners.find(|listener| listener.token() == token);
                     listener.expect("each port has its listener").on_event();
                 }
-                RESOLVER => {
+                // A task of the disk that has ended is taken in its phase.
+                THREADS => {
                     if self.resolver.collect(self.now.mono_us) {
                         let registry = self.poll.registry();
                         self.links
@@ -473,16 +462,11 @@ impl Reactor {
         self.links.accept(registry, parts, admitted);
     }
 
-    /// Whether the turn ends here, to wait for further requests before a slow sync. The wait is a
-    /// timeout of the poll.
-    fn maybe_gather(&mut self) -> bool {
-        let serial = self.clients.last_serial();
-        self.gathering.maybe_wait(serial, self.now.mono_us)
-    }
-
-    /// Phase 4: reports to the machine a sync that ended since the last turn.
+    /// Phase 4: takes back the disk's task if it has ended, and reports to the machine what is
+    /// durable since.
     fn complete_sync(&mut self) {
-        self.report_synced();
+        self.storage.complete_sync(&mut self.machine, self.now);
+        self.count_sync();
     }
 
     /// Phase 5: fires the timers.
@@ -520,25 +504,21 @@ impl Reactor {
     }
 
     /// Phase 7: starts one sync for all records appended since the last one. If it is over when it
-    /// returns, it is reported at once. The reported duration sets how long peers wait for this
-    /// machine.
+    /// returns, it is reported at once.
     fn start_sync(&mut self) {
-        let since_us = self.now.mono_us;
-        if or_exit(self.disk.start_sync(since_us)) {
-            self.sync_since_us = Some(since_us);
-            self.now = self.clock.now();
-            self.gathering.on_sync(self.now.mono_us - since_us);
-        }
-        self.report_synced();
+        self.now = self
+            .storage
+            .start_sync(&mut self.machine, &self.clock, self.now);
+        self.count_sync();
     }
 
     /// Phase 8: renders answers and events to the output buffers of the clients.
     fn respond(&mut self) {
         self.phase("advance", Reactor::advance_machine);
         let (outputs, machine) = (&mut self.outputs, &mut self.machine);
-        self.gathering.on_answers(outputs.answers.len());
+        self.storage.on_answers(outputs.answers.len(), self.now);
         self.clients
-            .answer(&mut outputs.answers, machine, &self.disk, self.now);
+            .answer(&mut outputs.answers, machine, self.storage.disk(), self.now);
         self.clients.deliver(&mut outputs.events, machine, self.now);
     }
 
@@ -561,64 +541,25 @@ impl Reactor {
 
     // -- helpers of the phases
 
-    /// Reports to the machine the records that are durable now, and a change of the disk's room.
-    fn report_synced(&mut self) {
-        let report = or_exit(self.disk.poll_sync(self.now.mono_us));
-        if report != SyncReport::default() {
-            // Some of it becomes durable without a sync.
-            let since_us = self.sync_since_us.take().unwrap_or(self.now.mono_us);
-            let took_us = self.now.mono_us - since_us;
+    /// Counts the sync that has ended, if one has.
+    fn count_sync(&mut self) {
+        if let Some(took_us) = self.storage.take_sync_us() {
             self.clients.meters_mut().on_sync(took_us);
-            if let Some(seq) = report.state {
-                self.machine.on_state_synced(self.now, seq, took_us);
-            }
-            if let Some(lsn) = report.lsn {
-                // One sync counts once.
-                let took_us = if report.state.is_some() { 0 } else { took_us };
-                self.machine.on_synced(self.now, lsn, took_us);
-            }
-        }
-        if let Some(space) = or_exit(self.disk.poll_space(self.now.mono_us)) {
-            self.machine.on_space(self.now, space);
-        }
-        self.report_room();
-    }
-
-    /// Reports to the machine how many bytes the log takes, if that has changed.
-    fn report_room(&mut self) {
-        let free_bytes = self.disk.free_bytes();
-        if self.reported_free_bytes != Some(free_bytes) {
-            self.reported_free_bytes = Some(free_bytes);
-            self.machine.on_room(free_bytes);
         }
     }
 
     /// Lets the machine compute its outputs, and carries out all except answers and events.
     fn advance_machine(&mut self) {
         self.machine.advance(self.now, &mut self.outputs);
-        self.needs_advance = false;
         let outputs = &mut self.outputs;
         if outputs.wipes() {
             outputs.state = None;
             outputs.persist.clear();
             outputs.snapshot.clear();
         }
-        if let Some(state) = outputs.state.take() {
-            self.disk.save_state(state);
-        }
-        if !outputs.persist.is_empty() {
-            self.reported_free_bytes = None;
-        }
-        or_exit(self.disk.append(&mut outputs.persist, outputs.lsn));
-        if let Some(bytes) = outputs.wanted_room_bytes.take() {
-            self.disk.want_room(bytes);
-        }
-        for out in outputs.snapshot.drain(..) {
-            if let Some(saved) = or_exit(self.disk.snapshot(out)) {
-                self.machine.on_snapshot(self.now, saved);
-                self.needs_advance = true;
-            }
-        }
+        self.needs_advance = self
+            .storage
+            .take_outputs(outputs, &mut self.machine, self.now);
         self.links.send(&mut outputs.send, &self.machine);
         let registry = self.poll.registry();
         self.links
@@ -637,7 +578,7 @@ impl Reactor {
         for order in std::mem::take(&mut self.outputs.orders) {
             self.carry_out(order);
         }
-        self.report_room();
+        self.storage.report_room(&mut self.machine);
         if let Err(text) = self.maybe_listen() {
             self.end = Some(End::Failed(text.into()));
         }
@@ -646,19 +587,19 @@ impl Reactor {
     /// Carries out an order of the machine.
     fn carry_out(&mut self, order: Order) {
         match order {
-            Order::KeepId(id) => or_exit(self.disk.keep_id(id)),
+            Order::KeepId(id) => self.storage.keep_id(id),
             Order::KeepStandbyInfo { info, gives_up_log } => {
-                or_exit(self.disk.keep_standby(&info, gives_up_log));
+                self.storage.keep_standby(&info, gives_up_log);
             }
             Order::FollowMembers => {
                 let members = self.machine.configuration();
                 if !members.members.is_empty() {
                     let cluster = self.machine.cluster();
-                    self.disk.keep_configuration(cluster, members);
+                    self.storage.keep_configuration(cluster, members);
                 }
             }
             Order::Wipe => {
-                let incarnation = or_exit(self.disk.start_over());
+                let incarnation = self.storage.start_over();
                 self.machine.on_wiped(self.now, incarnation);
                 self.needs_advance = true;
             }
@@ -672,13 +613,10 @@ impl Reactor {
     /// How long the poll may wait. `None`: until an event.
     fn timeout(&self) -> Option<Duration> {
         let now_us = self.now.mono_us;
-        if let Some(timeout_us) = self.gathering.timeout_us(now_us) {
-            return Some(Duration::from_micros(timeout_us));
-        }
         let has_work = self.clients.has_work()
             || self.links.has_work()
             || self.calls.has_work()
-            || self.disk.has_work()
+            || self.storage.has_work(now_us)
             || self.machine.wants_turn();
         if has_work || self.needs_advance {
             return Some(Duration::ZERO);
@@ -687,7 +625,7 @@ impl Reactor {
             self.machine.next_deadline(),
             self.clients.next_deadline(),
             self.calls.next_deadline(),
-            self.disk.next_deadline(),
+            self.storage.next_deadline(now_us),
             self.stop_us.map(|stop_us| stop_us + STOP_US_MAX),
             self.log_is_behind.then_some(now_us + LOG_RETRY_US),
             self.service_manager.next_deadline(),

@@ -74,12 +74,12 @@ pub struct Resolver {
 
 impl Resolver {
     /// A resolver without any names, whose threads wake the poll of `waker`.
-    pub fn new(waker: Waker) -> Resolver {
+    pub fn new(waker: Arc<Waker>) -> Resolver {
         let (sender, answers) = channel();
         Resolver {
             names: BTreeMap::new(),
             pending: 0,
-            waker: Arc::new(waker),
+            waker,
             sender,
             answers,
         }
@@ -209,7 +209,7 @@ mod tests {
     fn a_name_is_looked_up_again_after_a_failed_connection() {
         let poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a waker");
-        let mut resolver = Resolver::new(waker);
+        let mut resolver = Resolver::new(Arc::new(waker));
         assert_eq!(resolver.lookup("localhost", 0), HostLookup::Pending);
         answers(&mut resolver, 0);
         let is_known = |found| matches!(found, HostLookup::Addresses(_));

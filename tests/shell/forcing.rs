@@ -1,6 +1,6 @@
 //! `-force-new-cluster` on a simulated disk: a power cut at each call leaves the old cluster or the
 //! new one, whole.
-use super::damage::directories::{body, config_of};
+use super::damage::directories::{body, config_of, sync};
 use std::path::Path;
 use tern::core::command::{self, Command, KeyPath};
 use tern::core::machine::Recovered;
@@ -55,8 +55,7 @@ fn founded(fs: &SimFs, config: &Config) -> u64 {
             commit: Index(index - 1),
         };
         disk.append(&mut vec![append], Lsn(index)).expect(WORKS);
-        disk.start_sync(0).expect(WORKS);
-        disk.poll_sync(0).expect(WORKS);
+        sync(&mut disk);
     }
     disk.close().expect(WORKS);
     let (meta, _) = found.snapshot.expect("it has founded a cluster");

@@ -1,16 +1,13 @@
 //! A commit mark of its own on a simulated disk: it is reported as durable after it was written.
-use super::damage::directories::{body, config_of};
+use super::damage::directories::{body, config_of, sync};
 use std::path::Path;
 use tern::core::raft::{Entry, EntryBody, HardState, Index, Lsn, Persist, StateSeq, Term};
 use tern::shell::config::Config;
-use tern::shell::disk::{Disk, SyncReport};
+use tern::shell::disk::{Disk, Manner, SyncReport};
 use tern_support::rng::Rng;
 use tern_support::sim_fs::SimFs;
 
 const WORKS: &str = "the disk works";
-
-/// An entry longer than the log lets wait: `append` writes and syncs it itself.
-const LONG_BYTES: usize = wal::STAGED_BYTES_MAX + 1;
 
 fn append(index: u64, body: Vec<u8>) -> Persist {
     Persist::Append {
@@ -28,7 +25,7 @@ fn hand_in(disk: &mut Disk<SimFs>, persist: Persist, lsn: u64) {
 }
 
 fn polled(disk: &mut Disk<SimFs>) -> Option<Lsn> {
-    let SyncReport { lsn, .. } = disk.poll_sync(0).expect(WORKS);
+    let SyncReport { lsn, .. } = disk.poll_sync().expect(WORKS);
     lsn
 }
 
@@ -41,8 +38,7 @@ fn opened(fs: &SimFs, config: &Config) -> Disk<SimFs> {
         vote: None,
     });
     hand_in(&mut disk, append(2, body(2)), 1);
-    disk.start_sync(0).expect(WORKS);
-    assert_eq!(polled(&mut disk), Some(Lsn(1)));
+    assert_eq!(sync(&mut disk).lsn, Some(Lsn(1)));
     disk
 }
 
@@ -61,23 +57,54 @@ fn a_commit_mark_is_reported_once_it_is_written() {
     hand_in(&mut disk, Persist::Mark { commit: Index(2) }, 2);
     assert_eq!(polled(&mut disk), None, "no sync has written it");
     assert!(disk.has_work());
-    disk.start_sync(0).expect(WORKS);
-    assert_eq!(polled(&mut disk), Some(Lsn(2)));
+    assert_eq!(sync(&mut disk).lsn, Some(Lsn(2)));
     assert!(!disk.has_work());
     assert_eq!(mark_after_cut(&fs, &config), Index(2));
 }
 
 #[test]
-fn a_commit_mark_is_not_reported_with_a_batch_that_append_has_synced_before_it() {
+fn a_commit_mark_is_not_reported_with_the_task_that_was_under_way() {
     let config = config_of(Path::new("/data"));
     let fs = SimFs::new(Rng::new(5));
     let mut disk = opened(&fs, &config);
-    hand_in(&mut disk, append(3, vec![3; LONG_BYTES]), 2);
+    hand_in(&mut disk, append(3, vec![3; 100]), 2);
+    let started = disk.start_sync(Manner::HandedOver).expect(WORKS);
+    let mut task = started.task.expect("an entry waits");
     hand_in(&mut disk, Persist::Mark { commit: Index(2) }, 3);
-    disk.start_sync(0).expect(WORKS);
+    let other = disk.start_sync(Manner::InPlace).expect(WORKS);
+    assert!(
+        other.syncs == 0 && other.task.is_none(),
+        "one job at a time"
+    );
+    assert_eq!(polled(&mut disk), None);
+    task.run();
+    assert_eq!(polled(&mut disk), None, "the task was not taken back");
+    disk.take_back(task).expect(WORKS);
     assert_eq!(polled(&mut disk), Some(Lsn(2)));
     assert!(disk.has_work());
-    disk.start_sync(0).expect(WORKS);
-    assert_eq!(polled(&mut disk), Some(Lsn(3)));
+    assert_eq!(sync(&mut disk).lsn, Some(Lsn(3)));
     assert_eq!(mark_after_cut(&fs, &config), Index(2));
+}
+
+/// Term and vote have a job of their own, before the records that wait.
+#[test]
+fn protocol_02_a_task_with_records_follows_that_of_their_term() {
+    let config = config_of(Path::new("/data"));
+    let fs = SimFs::new(Rng::new(5));
+    let mut disk = opened(&fs, &config);
+    hand_in(&mut disk, append(3, vec![3; 100]), 2);
+    disk.save_state(HardState {
+        seq: StateSeq(2),
+        term: Term(2),
+        vote: None,
+    });
+    let mut reports = Vec::new();
+    while let Some(mut task) = disk.start_sync(Manner::HandedOver).expect(WORKS).task {
+        task.run();
+        disk.take_back(task).expect(WORKS);
+        let SyncReport { state, lsn, .. } = disk.poll_sync().expect(WORKS);
+        reports.push((state, lsn));
+    }
+    let expected = [(Some(StateSeq(2)), None), (None, Some(Lsn(2)))];
+    assert_eq!(reports, expected);
 }

@@ -34,8 +34,8 @@ pub enum Verdict {
     Fail(i32),
 }
 
-/// Sees every system call before it is made.
-pub type Hook = Box<dyn FnMut(SystemCall<'_>) -> Verdict>;
+/// Sees every system call before it is made, in the thread that makes it.
+pub type Hook = Box<dyn FnMut(SystemCall<'_>) -> Verdict + Send>;
 
 /// The data directory and the calls on it.
 pub struct LogDir<F: FileSystem> {
@@ -56,11 +56,6 @@ impl<F: FileSystem> LogDir<F> {
             handle: None,
             hook,
         }
-    }
-
-    /// The same directory, not locked.
-    pub fn unlocked(&self) -> LogDir<F> {
-        LogDir::new(self.fs.clone(), &self.path, None)
     }
 
     /// The path of the directory.

@@ -1,11 +1,10 @@
 //! A job of the log: the system calls of one sync, as plain data.
 //!
-//! The log composes a job from the waiting records, and only then calls the file system. The bytes
+//! The log composes a job from what waits, and the writer (`crate::writer`) makes its calls: in
+//! place, in the call that composed it, or as a [`crate::Task`] that another thread runs. The bytes
 //! travel with the job, and it names the place of each batch, so it needs nothing of the log while
-//! it runs. One job runs at a time. Its completion is reported by number, and one that fails is
-//! final.
+//! it runs. One job runs at a time, and one that fails is final.
 //!
-//! This version runs a job in place, in the call that composed it ([`crate::Wal::start_sync`]).
 //! Start reading at [`Job`].
 use crate::format::SegmentHead;
 use crate::spares::Spare;
@@ -28,8 +27,6 @@ pub enum Step {
         offset: usize,
         /// The records and the record that ends the batch.
         bytes: Vec<u8>,
-        /// The highest index in the headers of the records; 0 without records.
-        index_max: u64,
     },
     /// A spare becomes the newest segment, and `state` gets its number.
     Rotate {
@@ -38,14 +35,44 @@ pub enum Step {
         /// The head of the new segment.
         head: Box<SegmentHead>,
     },
+    /// A spare is made. It is left out if the disk has no room.
+    MakeSpare(Spare),
+    /// A released segment becomes a spare.
+    Recycle {
+        /// The number of the segment.
+        sequence: u64,
+        /// The spare that it becomes.
+        spare: Spare,
+    },
+    /// A released segment is removed.
+    Remove {
+        /// The number of the segment.
+        sequence: u64,
+    },
 }
 
-/// An ordered list of steps.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An ordered list of steps, and what they have led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
-    /// The mark of the last record that is durable once the job has ended. Its end is reported by
-    /// this number.
-    pub mark: u64,
-    /// The steps, in order.
+    /// The mark of the last record that is durable once the job has ended; `None` for a job without
+    /// records.
+    pub mark: Option<u64>,
+    /// The steps, in order. Those that were made are removed.
     pub steps: Vec<Step>,
+    /// The spares that exist since.
+    pub made: Vec<Spare>,
+    /// The spares that the disk had no room for.
+    pub refused: Vec<Spare>,
+    /// The memory of the last batch that was written.
+    pub buffer: Vec<u8>,
+}
+
+/// How a job runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// In the call that has composed it. Batches are written through the map of the segment.
+    InPlace,
+    /// In another thread, while the caller goes on. Batches are written by calls and not through
+    /// the map: a store to a page under write-back would wait for the device.
+    HandedOver,
 }

@@ -19,11 +19,15 @@
 //! | [`dir`] | the directory: its lock, and the error of each call |
 //! | [`mod@fs`], [`os`] | the file system as the log sees it, and the real one: every system call |
 //! | [`job`] | the system calls of one sync, as plain data |
+//! | `writer` | the files that jobs write, and [`Task`]: a job that another thread runs |
+//! | `files` | how a log is made and wiped |
+//! | `upkeep` | spares that are to be made, and released segments; pure |
 //! | `log` | [`Wal`]: open, append, sync, rotate, release |
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod dir;
+mod files;
 pub mod format;
 pub mod fs;
 pub mod job;
@@ -35,13 +39,17 @@ pub mod segment;
 pub mod spares;
 mod staging;
 pub mod state;
+mod upkeep;
 pub mod walk;
+mod writer;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use log::{Wal, wipe, wipe_with};
+pub use files::{wipe, wipe_with};
+pub use log::Wal;
+pub use writer::Task;
 
 /// The default size of a segment: 16 MiB.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
@@ -53,10 +61,6 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// between segments, so longer records waste more at the end of each segment. The log takes any
 /// body up to [`format::BODY_MAX`], whatever the size of its segments.
 pub const RECORDS_PER_SEGMENT_MIN: usize = 4;
-/// Most bytes that wait in memory for the next batch. An `append` that exceeds it writes and syncs
-/// before it returns.
-pub const STAGED_BYTES_MAX: usize = 8 << 20;
-
 /// How to open a log.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -1,7 +1,7 @@
 //! [`Wal`]: the log of one data directory.
 //!
 //! This file owns the order of the steps on the disk. `format` has the bytes, `scan` the verdict on
-//! what is found, `staging` the records that wait for a batch.
+//! what is found, `staging` the records that wait for a batch, `files` how a log is made and wiped.
 //!
 //! The rule that everything rests on: a batch is written only after the batch before it was synced.
 //! That makes the start of a batch a durable mark.
@@ -11,42 +11,43 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use crate::dir::{Hook, LogDir};
+use crate::files::{check_segment_bytes, create, is_half_made, lock_and_list, wipe_locked};
 use crate::format::{BODY_MAX, HEADER, PAGE, SegmentHead, record_bytes};
 use crate::fs::FileSystem;
-use crate::job::{Job, Step};
+use crate::job::{Job, Manner, Step};
 use crate::os::Os;
 use crate::scan::{ScannedLog, SegmentExtent};
-use crate::segment::{self, ActiveSegment, SPARES_MAX};
-use crate::spares::{self, Spare, Spares};
+use crate::segment;
+use crate::spares::{self, Spare};
 use crate::staging::{self, Place, SealedBatch, Staging};
 use crate::state::{self, StateFile};
-use crate::{
-    Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    STAGED_BYTES_MAX, Space,
-};
+use crate::upkeep::Upkeep;
+use crate::writer::{Task, Writer};
+use crate::{Error, OpenError, Options, Record, Recovered, SEGMENT_BYTES_MAX, Space};
 
 /// The log of one data directory, locked for this process.
 pub struct Wal<F: FileSystem = Os> {
-    /// The data directory and its lock.
-    dir: LogDir<F>,
+    /// The files that jobs write. `None` while a task has them ([`Wal::hand_over`]).
+    writer: Option<Writer<F>>,
     /// The size of the segments that are made, in bytes; never changes.
     segment_bytes: u64,
     /// The random number of the data directory; never changes.
     identity: u64,
-    /// Term, vote and the number of `active`.
-    state: StateFile<F>,
-    /// The segment that batches are written to.
-    active: ActiveSegment<F>,
+    /// Where the next batch goes: after all jobs, ended or not.
+    place: Place,
+    /// The segment of `place`, and the highest index in it.
+    newest: SegmentExtent,
     /// The full segments that were not released, oldest first. Their numbers rise by one and end
-    /// below that of `active`.
+    /// below that of `newest`.
     full: VecDeque<SegmentExtent>,
-    /// The spares: usually one of `segment_bytes` bytes; none if the disk had no room for one, or
-    /// after [`Wal::remove_spares`]. Longer ones after [`Wal::make_room`].
-    spares: Spares,
+    /// The spares, and the work on files that waits.
+    upkeep: Upkeep,
     /// The caller's newest configuration, for the heads of new segments.
     configuration: Box<[u8]>,
     /// The records that wait for a batch.
     staging: Staging,
+    /// Whether the next job that is handed over has the work on files, even if records wait.
+    is_upkeep_next: bool,
     /// Empty: the memory of the last job's steps, which saves an allocation for each sync.
     steps: Vec<Step>,
     /// The mark up to which everything was durable when a sync ended that `poll_sync` has not
@@ -54,125 +55,6 @@ pub struct Wal<F: FileSystem = Os> {
     sync_ended: Option<u64>,
     /// The first error that was final. Every later call returns it.
     failed: Option<Error>,
-}
-
-/// Removes the log from the directory `dir`: first `state`, then segments and spares. Files that
-/// are not the log's stay.
-///
-/// # Errors
-///
-/// Another process has locked the directory, or a system call failed. The log is then either whole
-/// or on its way out: the next `open` finds the old log or makes a new one.
-pub fn wipe(dir: &Path) -> Result<(), OpenError> {
-    wipe_with(Os, dir, None)
-}
-
-/// [`wipe`] on a file system, with every call shown to `hook`.
-///
-/// # Errors
-///
-/// As [`wipe`].
-pub fn wipe_with<F: FileSystem>(fs: F, dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
-    let (mut dir, names) = lock_and_list(fs, dir, hook)?;
-    wipe_locked(&mut dir, names)
-}
-
-/// Removes the log from a locked directory.
-fn wipe_locked<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    mut names: Vec<String>,
-) -> Result<(), OpenError> {
-    if names.iter().any(|n| n == state::STATE) {
-        // From here on the directory is new, whatever a crash leaves in it.
-        dir.rename(state::STATE, state::WIPING)?;
-        dir.sync_names()?;
-        names.push(state::WIPING.into());
-    }
-    remove_files(dir, &names)
-}
-
-/// Locks the directory and lists its names.
-fn lock_and_list<F: FileSystem>(
-    fs: F,
-    path: &Path,
-    hook: Option<Hook>,
-) -> Result<(LogDir<F>, Vec<String>), OpenError> {
-    let mut dir = LogDir::new(fs, path, hook);
-    if !dir.lock()? {
-        return Err(OpenError::Locked { dir: path.into() });
-    }
-    let names = dir.list()?;
-    Ok((dir, names))
-}
-
-/// Removes the segments, spares and half-made files among `names`, and then the file that marks
-/// that they may be removed.
-fn remove_files<F: FileSystem>(dir: &mut LogDir<F>, names: &[String]) -> Result<(), OpenError> {
-    let mut has_removed = false;
-    for name in names {
-        let is_segment = segment::log_number(name).is_some() || segment::is_spare(name);
-        if is_segment || is_half_made(name) {
-            dir.unlink(name)?;
-            has_removed = true;
-        }
-    }
-    if has_removed {
-        dir.sync_names()?;
-    }
-    if names.iter().any(|n| n == state::WIPING) {
-        dir.unlink(state::WIPING)?;
-        dir.sync_names()?;
-    }
-    Ok(())
-}
-
-fn is_half_made(name: &str) -> bool {
-    name == segment::MAKING || name == state::MAKING
-}
-
-/// Refuses a size of segments that is out of bounds.
-fn check_segment_bytes(bytes: u64) -> Result<(), OpenError> {
-    let is_in_bounds = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes);
-    if is_in_bounds && bytes.is_multiple_of(PAGE as u64) {
-        return Ok(());
-    }
-    Err(OpenError::Option(format!(
-        "a log segment of {bytes} bytes: it must be a multiple of {PAGE} between \
-         {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}"
-    )))
-}
-
-/// Makes an empty log in a locked directory without `state`. If a segment there holds records,
-/// `state` was lost and the directory is not new.
-fn create<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    options: &Options,
-    names: &[String],
-) -> Result<(), OpenError> {
-    let is_being_wiped = names.iter().any(|n| n == state::WIPING);
-    if !is_being_wiped && segment::has_records(dir, names)? {
-        return Err(OpenError::State {
-            dir: options.dir.clone(),
-        });
-    }
-    remove_files(dir, names)?;
-    let head = SegmentHead {
-        records_at: PAGE as u32,
-        segment_bytes: options.segment_bytes,
-        identity: options.identity,
-        sequence: 1,
-        next_index: None,
-        next_batch: 1,
-        commit: 0,
-        previous_end: 0,
-        previous_crc: 0,
-        configuration: Box::default(),
-    };
-    if dir.create(segment::MAKING, head.segment_bytes)?.is_none() {
-        return Err(OpenError::Io(Error::Full));
-    }
-    segment::put_into_use(dir, segment::MAKING, &head)?;
-    StateFile::create(dir, options.identity)
 }
 
 /// Opening on the file system of this machine.
@@ -236,13 +118,21 @@ impl<F: FileSystem> Wal<F> {
     /// # Errors
     ///
     /// As [`Wal::open`]. The log must not be used any more then.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
     pub fn start_over(&mut self, options: &Options) -> Result<Recovered, OpenError> {
         check_segment_bytes(options.segment_bytes)?;
-        let unlocked = self.dir.unlocked();
-        let mut dir = std::mem::replace(&mut self.dir, unlocked);
+        let writer = self.writer.take().expect("no task is under way");
+        let Writer {
+            mut dir,
+            mut active,
+            ..
+        } = writer;
         let names = dir.list()?;
         wipe_locked(&mut dir, names)?;
-        self.active.free(&mut dir)?;
+        active.free(&mut dir)?;
         let names = dir.list()?;
         let (wal, recovered) = Wal::open_locked(dir, names, options, 0)?;
         *self = wal;
@@ -277,20 +167,21 @@ impl<F: FileSystem> Wal<F> {
         let found = refuse_damage(scanner.into_found(), &options.dir)?;
         let needs_torn_tail = found.tail.needs_torn_tail();
         let spares = segment::keep_spares(&mut dir, &names, options.segment_bytes)?;
-        let (mut wal, mut recovered) = Wal::resume(dir, state, found, options.segment_bytes)?;
-        let newest = wal.active.sequence();
-        if newest > wal.state.slot().segment {
-            wal.state.save_segment(&mut wal.dir, newest)?;
-        }
-        wal.spares = spares;
+        let upkeep = Upkeep::new(
+            spares,
+            segment::free_spare_number(&names),
+            options.segment_bytes,
+        );
+        let (mut wal, mut recovered) = Wal::resume(dir, state, found, upkeep, options)?;
         if needs_torn_tail {
             wal.leave_torn_tail()?;
-            recovered.end = (wal.active.sequence(), wal.active.end() as u64);
+            recovered.end = (wal.place.sequence, wal.place.offset as u64);
         }
-        wal.keep_spare()?;
+        wal.upkeep.keep_spare();
+        wal.do_upkeep()?;
         recovered.is_new = is_new;
         if !is_new {
-            let slot = wal.state.slot();
+            let slot = wal.writer().state.slot();
             recovered.state = Some((slot.term, slot.vote));
         }
         wal.check_invariants();
@@ -303,24 +194,25 @@ impl<F: FileSystem> Wal<F> {
     /// lose its entries.
     fn leave_torn_tail(&mut self) -> Result<(), Error> {
         let head = self.head_bytes();
-        let placed = self.spares.place(std::iter::once(0), 0, head);
+        let placed = self.upkeep.spares().place(std::iter::once(0), 0, head);
         if placed.is_err() {
-            let bytes = spares::segment_bytes_for(0, head, self.segment_bytes);
-            if !self.make_one_spare(bytes)? {
-                return Err(Error::Full);
-            }
+            self.make_one_spare(0)?;
         }
-        let end = self.place();
-        let (spare, head) = self.next_segment(&end);
-        self.rotate(&spare, &head)
+        let mut steps = Vec::new();
+        self.rotate(&mut steps);
+        self.run_in_place(Job {
+            steps,
+            ..Job::default()
+        })
     }
 
     /// Goes on where the scan found the end of the log.
     fn resume(
         mut dir: LogDir<F>,
-        state: StateFile<F>,
+        mut state: StateFile<F>,
         found: ScannedLog,
-        segment_bytes: u64,
+        upkeep: Upkeep,
+        options: &Options,
     ) -> Result<(Wal<F>, Recovered), OpenError> {
         let ScannedLog {
             log,
@@ -334,16 +226,25 @@ impl<F: FileSystem> Wal<F> {
         let last = last.expect("a log without fatal damage has a segment");
         let active = segment::open_last(&mut dir, &tail, last)?;
         let identity = state.slot().identity;
+        if last.sequence > state.slot().segment {
+            state.save_segment(&mut dir, last.sequence)?;
+        }
         let wal = Wal {
-            dir,
-            segment_bytes,
+            segment_bytes: options.segment_bytes,
             identity,
-            state,
-            active,
+            place: Place {
+                identity,
+                sequence: last.sequence,
+                offset: active.end(),
+                room: active.room(),
+            },
+            newest: last,
+            writer: Some(Writer { dir, state, active }),
             full,
-            spares: Spares::default(),
+            upkeep,
             configuration: configuration.clone(),
             staging: Staging::new(&log, &tail),
+            is_upkeep_next: false,
             steps: Vec::new(),
             sync_ended: None,
             failed: None,
@@ -363,19 +264,6 @@ impl<F: FileSystem> Wal<F> {
             ..Recovered::default()
         };
         Ok((wal, recovered))
-    }
-}
-
-/// The step that writes a batch at a place, which then moves on to the end of the batch.
-fn append_at(place: &mut Place, bytes: Vec<u8>, index_max: u64) -> Step {
-    let offset = place.offset;
-    place.offset += bytes.len();
-    place.room -= bytes.len();
-    Step::Append {
-        sequence: place.sequence,
-        offset,
-        bytes,
-        index_max,
     }
 }
 
@@ -400,10 +288,26 @@ fn refuse_damage(mut found: ScannedLog, dir: &Path) -> Result<ScannedLog, OpenEr
 
 /// Appending and syncing.
 impl<F: FileSystem> Wal<F> {
-    /// Whether records, or a commit mark of its own, wait for a batch, or a sync has ended that
-    /// [`Wal::poll_sync`] has not reported: [`Wal::append`] writes and syncs a large batch itself.
+    /// Whether records, a commit mark of its own or work on files wait for a job, or a sync has ended
+    /// that [`Wal::poll_sync`] has not reported.
     pub fn wants_sync(&self) -> bool {
-        self.staging.waits() || self.sync_ended.is_some()
+        self.staging.waits() || self.upkeep.waits() || self.sync_ended.is_some()
+    }
+
+    /// Whether a task has the files: no other job can start.
+    pub fn has_task(&self) -> bool {
+        self.writer.is_none()
+    }
+
+    /// How many records and commit marks of their own wait for a job.
+    pub fn waiting(&self) -> u64 {
+        self.staging.appended() - self.staging.sealed()
+    }
+
+    /// Whether the next job is one batch in the current segment, or none: its only call that waits
+    /// for the device is one sync.
+    pub fn is_next_job_short(&self) -> bool {
+        self.staging.bytes() + HEADER <= self.place.room
     }
 
     /// The caller knows that entries up to `commit` are committed, all of them appended before. The
@@ -419,12 +323,15 @@ impl<F: FileSystem> Wal<F> {
     }
 
     /// Takes records for the next batch. Returns their mark: how many records and commit marks were
-    /// appended since the log was opened. `commit` is the commit index that the caller knows now; the next batch
-    /// records it.
+    /// appended since the log was opened. `commit` is the commit index that the caller knows now; the
+    /// next batch records it.
+    ///
+    /// They wait in memory, so the caller bounds them. Records within [`Wal::free_bytes`] make no
+    /// system call; for others the log makes the spare that they need, unless a task is under way.
     ///
     /// # Errors
     ///
-    /// [`Error::Full`]: the disk has no room, and nothing was taken. [`Error::Io`]: final.
+    /// [`Error::Full`]: there is no room, and nothing was taken. [`Error::Io`]: final.
     ///
     /// # Panics
     ///
@@ -436,9 +343,6 @@ impl<F: FileSystem> Wal<F> {
                 wal.staging.push(record);
             }
             wal.staging.raise_commit(commit);
-            if wal.staging.bytes() > STAGED_BYTES_MAX {
-                wal.write_batches()?;
-            }
             Ok(wal.staging.appended())
         })
     }
@@ -450,22 +354,39 @@ impl<F: FileSystem> Wal<F> {
             bodies.clone().all(|length| length <= BODY_MAX),
             "a body has at most {BODY_MAX} bytes"
         );
-        let lengths = bodies.map(record_bytes);
-        let room = self.active.room();
-        if self.staging.bytes() + lengths.clone().sum::<usize>() + HEADER <= room {
-            return Ok(());
-        }
-        let head = self.head_bytes();
-        loop {
-            let all = self.staging.record_lengths().chain(lengths.clone());
-            let Err(length) = self.spares.place(all, room, head) else {
-                return Ok(());
-            };
-            let bytes = spares::segment_bytes_for(length, head, self.segment_bytes);
-            if !self.make_one_spare(bytes)? {
+        while let Some(length) = self.unplaced(bodies.clone().map(record_bytes)) {
+            if self.has_task() {
                 return Err(Error::Full);
             }
+            self.make_one_spare(length)?;
         }
+        Ok(())
+    }
+
+    /// The length of the first record, of those that wait and of further ones, that no segment or
+    /// spare has room for.
+    fn unplaced(&self, more: impl Iterator<Item = usize> + Clone) -> Option<usize> {
+        let room = self.place.room;
+        if self.staging.bytes() + more.clone().sum::<usize>() + HEADER <= room {
+            return None;
+        }
+        let all = self.staging.record_lengths().chain(more);
+        let spares = self.upkeep.spares();
+        spares.place(all, room, self.head_bytes()).err()
+    }
+
+    /// Makes a spare for a record of `length` bytes, in place.
+    fn make_one_spare(&mut self, length: usize) -> Result<(), Error> {
+        self.make_spare_for(length);
+        self.do_upkeep()?;
+        let placed = self.upkeep.spares().longest(self.head_bytes()) >= length + HEADER;
+        if placed { Ok(()) } else { Err(Error::Full) }
+    }
+
+    /// Has a spare made for a record of `length` bytes.
+    fn make_spare_for(&mut self, length: usize) {
+        let bytes = spares::segment_bytes_for(length, self.head_bytes(), self.segment_bytes);
+        self.upkeep.make_spare(bytes);
     }
 
     /// The length of the head of the next segment, in bytes.
@@ -473,20 +394,116 @@ impl<F: FileSystem> Wal<F> {
         SegmentHead::bytes_for(self.configuration.len())
     }
 
-    /// Starts to make durable what waits. Does nothing while a sync is running or has ended and
-    /// was not reported by [`Wal::poll_sync`].
-    ///
-    /// This version returns only after the sync, and `poll_sync` reports its end at once. Callers
-    /// must not rely on either.
+    /// Makes durable what waits, and does the work on files, in place: it returns after the last
+    /// sync. [`Wal::poll_sync`] then reports the mark. Does nothing before `poll_sync` has reported
+    /// the sync before.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]: final.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
     pub fn start_sync(&mut self) -> Result<(), Error> {
+        self.sync_records()?;
+        self.run(Wal::do_upkeep)
+    }
+
+    /// [`Wal::start_sync`] without the work on files.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
+    pub fn sync_records(&mut self) -> Result<(), Error> {
         if self.sync_ended.is_some() {
             return Ok(());
         }
         self.run(Wal::write_batches)
+    }
+
+    /// Hands over what waits: the caller runs the task in another thread and gives it back with
+    /// [`Wal::take_back`]. `None` if nothing waits, and while another task is under way.
+    ///
+    /// A task has records or the work on files, in turns if both wait: neither waits for more than
+    /// one job.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`]: the disk has no room for a segment that records need. [`Error::Io`]: final.
+    pub fn hand_over(&mut self) -> Result<Option<Task<F>>, Error> {
+        if self.has_task() {
+            return Ok(None);
+        }
+        self.run(|wal| {
+            let unplaced = wal.unplaced(std::iter::empty());
+            if let Some(length) = unplaced
+                && !wal.upkeep.makes_spare()
+            {
+                if wal.upkeep.lacks_spare() {
+                    return Err(Error::Full);
+                }
+                wal.make_spare_for(length);
+            }
+            let has_records = wal.staging.waits() && unplaced.is_none();
+            if wal.upkeep.waits() && (wal.is_upkeep_next || !has_records) {
+                wal.is_upkeep_next = false;
+                let job = wal.compose_upkeep();
+                return Ok(Some(wal.task(job)));
+            }
+            if !has_records {
+                return Ok(None);
+            }
+            wal.is_upkeep_next = true;
+            let job = wal.compose_job();
+            Ok(Some(wal.task(job)))
+        })
+    }
+
+    /// Hands over a job that makes term and vote durable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: final.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
+    pub fn hand_over_state(&mut self, term: u64, vote: u64) -> Result<Task<F>, Error> {
+        self.run(|wal| {
+            let job = wal.compose_state(term, vote);
+            Ok(wal.task(job))
+        })
+    }
+
+    /// A task with the files.
+    fn task(&mut self, job: Job) -> Task<F> {
+        let writer = self.writer.take();
+        Task::new(writer.expect("one job runs at a time"), job)
+    }
+
+    /// Takes a task back that has run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: a system call of the task failed; final.
+    ///
+    /// # Panics
+    ///
+    /// If the task has not run, or is not of this log.
+    pub fn take_back(&mut self, task: Task<F>) -> Result<(), Error> {
+        assert!(self.has_task(), "a task is under way");
+        let (writer, job, result) = task.into_parts();
+        self.writer = Some(writer);
+        self.run(|wal| {
+            result?;
+            wal.on_ended(job);
+            Ok(())
+        })
     }
 
     /// The mark up to which all records are durable, once after each sync that ended.
@@ -505,107 +522,142 @@ impl<F: FileSystem> Wal<F> {
         }
         self.ensure_room(&[])?;
         let job = self.compose_job();
-        let mark = job.mark;
-        let has_rotation = job.steps.iter().any(|s| matches!(s, Step::Rotate { .. }));
-        self.run_job(job)?;
-        self.sync_ended = Some(mark);
-        // Not between the steps: the name of a new spare may be that of one in the job.
-        if has_rotation {
-            self.keep_spare()?;
-        }
-        Ok(())
+        self.run_in_place(job)
     }
 
-    /// Composes the job for all that waits: as many batches as the segments require, and a commit
-    /// mark of its own if one is wanted. Nothing waits then. There must be spares for all of it.
+    /// Does the work on files that waits.
+    fn do_upkeep(&mut self) -> Result<(), Error> {
+        if !self.upkeep.waits() {
+            return Ok(());
+        }
+        let job = self.compose_upkeep();
+        self.run_in_place(job)
+    }
+
+    /// Composes the job for all records that wait: as many batches as the segments require, and a
+    /// commit mark of its own if one is wanted. Nothing waits then. There must be spares for all of
+    /// it.
     fn compose_job(&mut self) -> Job {
         let mut steps = std::mem::take(&mut self.steps);
-        let mut place = self.place();
         while !self.staging.is_empty() {
-            if self.staging.fitting(place.room) == 0 {
-                let (spare, head) = self.next_segment(&place);
-                place = Place {
-                    sequence: head.sequence,
-                    offset: head.records_at as usize,
-                    room: spare.bytes as usize - head.records_at as usize,
-                    ..place
-                };
-                let head = Box::new(head);
-                steps.push(Step::Rotate { spare, head });
+            if self.staging.fitting(self.place.room) == 0 {
+                self.rotate(&mut steps);
             }
-            let SealedBatch { bytes, index_max } = self.staging.seal_batch(place);
-            steps.push(append_at(&mut place, bytes, index_max));
+            let SealedBatch { bytes, index_max } = self.staging.seal_batch(self.place);
+            self.newest.index_max = self.newest.index_max.max(index_max);
+            steps.push(self.append_step(bytes));
         }
-        if self.staging.has_unsealed_commit() && place.room >= 2 * HEADER {
-            let mark = self.staging.seal_mark(place).to_vec();
-            steps.push(append_at(&mut place, mark, 0));
+        if self.staging.has_unsealed_commit() && self.place.room >= 2 * HEADER {
+            let mark = self.staging.seal_mark(self.place).to_vec();
+            steps.push(self.append_step(mark));
         }
-        let mark = self.staging.finish_job();
-        Job { mark, steps }
+        Job {
+            mark: Some(self.staging.finish_job()),
+            steps,
+            ..Job::default()
+        }
+    }
+
+    /// Composes the job for the work on files.
+    fn compose_upkeep(&mut self) -> Job {
+        let mut job = Job {
+            steps: std::mem::take(&mut self.steps),
+            ..Job::default()
+        };
+        self.upkeep.compose(&mut job);
+        job
+    }
+
+    /// Composes the job that makes term and vote durable.
+    fn compose_state(&mut self, term: u64, vote: u64) -> Job {
+        let mut steps = std::mem::take(&mut self.steps);
+        steps.push(Step::State { term, vote });
+        Job {
+            steps,
+            ..Job::default()
+        }
     }
 
     /// Runs a job in place.
-    fn run_job(&mut self, mut job: Job) -> Result<(), Error> {
-        for step in job.steps.drain(..) {
-            match step {
-                Step::State { term, vote } => self.state.save(&mut self.dir, term, vote)?,
-                Step::Rotate { spare, head } => self.rotate(&spare, &head)?,
-                Step::Append {
-                    sequence,
-                    offset,
-                    bytes,
-                    index_max,
-                } => {
-                    let at = (self.active.sequence(), self.active.end());
-                    assert_eq!((sequence, offset), at, "a batch follows the last one");
-                    self.active.write_batch(&bytes, index_max);
-                    self.staging.reuse(bytes);
-                    self.active.sync(&mut self.dir)?;
-                }
-            }
-        }
-        self.steps = job.steps;
+    fn run_in_place(&mut self, mut job: Job) -> Result<(), Error> {
+        let writer = self.writer.as_mut().expect("one job runs at a time");
+        writer.run(&mut job, Manner::InPlace)?;
+        self.on_ended(job);
         Ok(())
     }
 
-    /// Where the next batch goes.
-    fn place(&self) -> Place {
-        Place {
-            identity: self.identity,
-            sequence: self.active.sequence(),
-            offset: self.active.end(),
-            room: self.active.room(),
+    /// A job has ended.
+    fn on_ended(&mut self, mut job: Job) {
+        self.upkeep.on_ended(&mut job);
+        if job.mark.is_some() {
+            self.sync_ended = job.mark;
+            self.staging.reuse(job.buffer);
+        }
+        self.steps = job.steps;
+    }
+
+    /// The step that writes a batch. The next one goes after it.
+    fn append_step(&mut self, bytes: Vec<u8>) -> Step {
+        let Place {
+            sequence, offset, ..
+        } = self.place;
+        self.place.offset += bytes.len();
+        self.place.room -= bytes.len();
+        Step::Append {
+            sequence,
+            offset,
+            bytes,
         }
     }
 
-    /// The spare that the next record goes to, and its head as a segment. The batches before it end
-    /// at `end`.
-    fn next_segment(&mut self, end: &Place) -> (Spare, SegmentHead) {
+    /// The step that goes on in a spare, which the next record fits into.
+    fn rotate(&mut self, steps: &mut Vec<Step>) {
         let length = self.staging.record_lengths().next().unwrap_or(0);
-        let spare = self.spares.take(length, self.head_bytes());
+        let spare = self.upkeep.take_spare(length, self.head_bytes());
         let spare = spare.expect("spares were made for all that waits");
-        let head = SegmentHead {
+        let head = self.next_head(&spare);
+        self.place = Place {
+            identity: self.identity,
+            sequence: head.sequence,
+            offset: head.records_at as usize,
+            room: spare.bytes as usize - head.records_at as usize,
+        };
+        let newest = SegmentExtent {
+            sequence: head.sequence,
+            bytes: spare.bytes,
+            index_max: 0,
+        };
+        let full = std::mem::replace(&mut self.newest, newest);
+        self.full.push_back(full);
+        steps.push(Step::Rotate {
+            spare,
+            head: Box::new(head),
+        });
+    }
+
+    /// The head of the segment that a spare becomes.
+    fn next_head(&self, spare: &Spare) -> SegmentHead {
+        SegmentHead {
             records_at: self.head_bytes() as u32,
             segment_bytes: spare.bytes,
             identity: self.identity,
-            sequence: end.sequence + 1,
+            sequence: self.place.sequence + 1,
             next_index: self.staging.sealed_next_index(),
             next_batch: self.staging.next_batch(),
             commit: self.staging.sealed_commit(),
-            previous_end: end.offset as u32,
+            previous_end: self.place.offset as u32,
             previous_crc: self.staging.last_batch_crc(),
             configuration: self.configuration.clone(),
-        };
-        (spare, head)
+        }
     }
 
-    /// Goes on in a spare. The current segment must have been synced to its end.
-    fn rotate(&mut self, spare: &Spare, head: &SegmentHead) -> Result<(), Error> {
-        let fresh = segment::put_into_use(&mut self.dir, &spare.name, head)?;
-        self.state.save_segment(&mut self.dir, head.sequence)?;
-        let full = std::mem::replace(&mut self.active, fresh);
-        self.full.push_back(full.retire(&mut self.dir)?);
-        Ok(())
+    /// The files, between jobs.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
+    fn writer(&mut self) -> &mut Writer<F> {
+        self.writer.as_mut().expect("no task is under way")
     }
 
     /// Syncs what waits and writes the closing mark. The mark is left out if the segment has no
@@ -614,16 +666,19 @@ impl<F: FileSystem> Wal<F> {
     /// # Errors
     ///
     /// [`Error::Io`]: the log may lack what waited.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way: the mark says that everything before it is durable.
     pub fn close(mut self) -> Result<(), Error> {
         self.run(|wal| {
             wal.write_batches()?;
-            if wal.active.room() < HEADER {
+            if wal.place.room < HEADER {
                 return Ok(());
             }
-            let place = wal.place();
-            let mark = wal.staging.closing_mark(place);
-            wal.active.write_batch(&mark, 0);
-            wal.active.sync(&mut wal.dir)
+            let mark = wal.staging.closing_mark(wal.place);
+            wal.append_step(mark.to_vec());
+            wal.writer().append(&mark, Manner::InPlace)
         })
     }
 }
@@ -638,15 +693,11 @@ impl<F: FileSystem> Wal<F> {
     ///
     /// # Panics
     ///
-    /// If the term falls.
+    /// If the term falls, or a task is under way.
     pub fn save_state(&mut self, term: u64, vote: u64) -> Result<(), Error> {
         self.run(|wal| {
-            let mut steps = std::mem::take(&mut wal.steps);
-            steps.push(Step::State { term, vote });
-            wal.run_job(Job {
-                mark: wal.staging.sealed(),
-                steps,
-            })
+            let job = wal.compose_state(term, vote);
+            wal.run_in_place(job)
         })
     }
 
@@ -660,51 +711,25 @@ impl<F: FileSystem> Wal<F> {
         self.configuration = bytes.into();
     }
 
-    /// Entries up to `through` are not needed any more. The oldest segments that hold nothing else
-    /// become spares or are removed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]: final.
-    pub fn release(&mut self, through: u64) -> Result<(), Error> {
-        self.run(|wal| {
-            while let Some(oldest) = wal.full.front().copied()
-                && oldest.index_max <= through
-            {
-                let is_wanted = wal.spares.count(wal.segment_bytes) < SPARES_MAX;
-                if is_wanted && oldest.bytes == wal.segment_bytes {
-                    let name = segment::free_spare_name(&wal.spares.names());
-                    segment::recycle(&mut wal.dir, oldest.sequence, &name)?;
-                    let bytes = oldest.bytes;
-                    wal.spares.add(Spare { name, bytes });
-                } else {
-                    segment::remove(&mut wal.dir, oldest.sequence)?;
-                }
-                wal.full.pop_front();
-            }
-            Ok(())
-        })
+    /// Entries up to `through` are not needed any more. A later job makes spares of the oldest
+    /// segments that hold nothing else, or removes them.
+    pub fn release(&mut self, through: u64) {
+        while let Some(oldest) = self.full.front().copied()
+            && oldest.index_max <= through
+        {
+            self.full.pop_front();
+            self.upkeep.release(oldest);
+        }
     }
 
-    /// Whether a spare exists for the time when the current segment is full.
+    /// Whether a spare exists for the time when the current segment is full, or can be made, as far
+    /// as is known.
     pub fn space(&self) -> Space {
-        if self.spares.count(self.segment_bytes) == 0 {
+        if self.upkeep.lacks_spare() {
             Space::Low
         } else {
             Space::Ok
         }
-    }
-
-    /// Tries to make a spare if there is none. Call it repeatedly while the space is low.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]: final. A full disk is no error here.
-    pub fn make_spare(&mut self) -> Result<Space, Error> {
-        self.run(|wal| {
-            wal.keep_spare()?;
-            Ok(wal.space())
-        })
     }
 
     /// How many bytes of records the log takes for certain, whatever the disk has room for: records
@@ -715,34 +740,43 @@ impl<F: FileSystem> Wal<F> {
     /// the longest piece is left untouched until a record does not fit before it, and then it takes
     /// all that follow.
     pub fn free_bytes(&self) -> u64 {
-        let (room, head) = (self.active.room(), self.head_bytes());
+        let (room, head) = (self.place.room, self.head_bytes());
         let waiting = self.staging.bytes();
         // Mostly all that waits fits into the segment. Then no record is looked at: this is asked
         // several times a turn.
         let free = if waiting + HEADER <= room {
-            (room - waiting).max(self.spares.longest(head))
+            (room - waiting).max(self.upkeep.spares().longest(head))
         } else {
             let lengths = self.staging.record_lengths();
-            let placed = self.spares.place(lengths, room, head);
+            let placed = self.upkeep.spares().place(lengths, room, head);
             placed.map_or(0, |placed| placed.left.max(placed.longest))
         };
         free.saturating_sub(2 * HEADER) as u64
     }
 
-    /// Makes spares until the log takes `bytes` bytes for certain, as far as the disk has room.
-    /// Returns what it takes then.
+    /// Has spares made until one of the usual length exists and the log takes `bytes` bytes for
+    /// certain, as far as the disk has room. A later job makes them: call it repeatedly while either
+    /// is missing.
+    pub fn keep_room(&mut self, bytes: u64) {
+        self.upkeep.keep_spare();
+        if self.free_bytes() < bytes && !self.upkeep.makes_spare() {
+            self.make_spare_for(bytes as usize);
+        }
+    }
+
+    /// [`Wal::keep_room`] in place. Returns how many bytes the log takes then.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]: final. A full disk is no error here.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
     pub fn make_room(&mut self, bytes: u64) -> Result<u64, Error> {
         self.run(|wal| {
-            if wal.free_bytes() < bytes {
-                let length = bytes as usize;
-                let head = wal.head_bytes();
-                let bytes = spares::segment_bytes_for(length, head, wal.segment_bytes);
-                wal.make_one_spare(bytes)?;
-            }
+            wal.keep_room(bytes);
+            wal.do_upkeep()?;
             Ok(wal.free_bytes())
         })
     }
@@ -753,32 +787,20 @@ impl<F: FileSystem> Wal<F> {
     /// # Errors
     ///
     /// [`Error::Io`]: final.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
     pub fn remove_spares(&mut self) -> Result<(), Error> {
         self.run(|wal| {
             wal.write_batches()?;
-            for spare in wal.spares.take_all() {
-                wal.dir.unlink(&spare.name)?;
+            wal.upkeep.on_full();
+            wal.do_upkeep()?;
+            for spare in wal.upkeep.take_spares() {
+                wal.writer().dir.unlink(&spare.name)?;
             }
             Ok(())
         })
-    }
-
-    /// Tries to make a spare if there is none.
-    fn keep_spare(&mut self) -> Result<(), Error> {
-        if self.spares.count(self.segment_bytes) == 0 {
-            self.make_one_spare(self.segment_bytes)?;
-        }
-        Ok(())
-    }
-
-    /// Makes a spare. `false`: the disk has no room.
-    fn make_one_spare(&mut self, bytes: u64) -> Result<bool, Error> {
-        let name = segment::free_spare_name(&self.spares.names());
-        let is_made = segment::make_spare(&mut self.dir, &name, bytes)?;
-        if is_made {
-            self.spares.add(Spare { name, bytes });
-        }
-        Ok(is_made)
     }
 
     /// Runs one call, unless an earlier error was final, and remembers an error that is.
@@ -797,18 +819,18 @@ impl<F: FileSystem> Wal<F> {
 
     /// Checked after every call; takes constant time.
     fn check_invariants(&self) {
-        self.active.check_invariants();
         self.staging.check_invariants();
-        assert_eq!(
-            self.state.slot().segment,
-            self.active.sequence(),
-            "`state` names the newest segment"
-        );
+        if let Some(writer) = &self.writer {
+            writer.check_invariants();
+            let written = (writer.active.sequence(), writer.active.end());
+            let planned = (self.place.sequence, self.place.offset);
+            assert_eq!(written, planned, "between jobs nothing is left to write");
+        }
         assert!(
             self.full
                 .back()
-                .is_none_or(|newest| newest.sequence + 1 == self.active.sequence()),
-            "full segments precede the active one"
+                .is_none_or(|last| last.sequence + 1 == self.newest.sequence),
+            "full segments precede the newest one"
         );
         assert!(
             self.sync_ended

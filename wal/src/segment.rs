@@ -34,8 +34,6 @@ pub struct ActiveSegment<F: FileSystem> {
     bytes: u64,
     /// The offset where the next batch goes; only rises. A multiple of 8, at most `bytes`.
     end: usize,
-    /// The highest index in the headers of the records in the segment; 0 if it has none.
-    index_max: u64,
 }
 
 impl<F: FileSystem> ActiveSegment<F> {
@@ -54,27 +52,38 @@ impl<F: FileSystem> ActiveSegment<F> {
         self.bytes as usize - self.end
     }
 
-    /// The size of the segment and the highest index in it.
-    pub fn extent(&self) -> SegmentExtent {
-        SegmentExtent {
-            sequence: self.sequence,
-            bytes: self.bytes,
-            index_max: self.index_max,
-        }
+    /// The length of the file in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
-    /// Writes a batch, or the closing mark, whose records have indexes up to `index_max`.
-    /// Everything written before must have been synced: the durable mark in the headers says so.
+    /// Writes a batch, or the closing mark, through the map. Everything written before must have
+    /// been synced: the durable mark in the headers says so.
     ///
     /// # Panics
     ///
     /// If it does not fit.
-    pub fn write_batch(&mut self, bytes: &[u8], index_max: u64) {
+    pub fn store_batch(&mut self, bytes: &[u8]) {
         let map = self.map.as_mut();
         map.expect("a segment that is written is mapped")
             .write(self.end, bytes);
         self.end += bytes.len();
-        self.index_max = self.index_max.max(index_max);
+    }
+
+    /// [`ActiveSegment::store_batch`] by calls.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    ///
+    /// # Panics
+    ///
+    /// If it does not fit.
+    pub fn write_batch(&mut self, dir: &mut LogDir<F>, bytes: &[u8]) -> Result<(), Error> {
+        assert!(bytes.len() <= self.room(), "a batch fits into its segment");
+        dir.write(&self.file, &self.name, bytes, self.end as u64)?;
+        self.end += bytes.len();
+        Ok(())
     }
 
     /// Makes durable what was written.
@@ -100,11 +109,9 @@ impl<F: FileSystem> ActiveSegment<F> {
     /// # Errors
     ///
     /// A system call failed.
-    pub fn retire(self, dir: &mut LogDir<F>) -> Result<SegmentExtent, Error> {
-        let extent = self.extent();
+    pub fn retire(self, dir: &mut LogDir<F>) -> Result<(), Error> {
         drop(self.map);
-        dir.drop_cache(&self.file, &self.name)?;
-        Ok(extent)
+        dir.drop_cache(&self.file, &self.name)
     }
 
     /// Frees the room of a segment whose file was unlinked. The file system would keep it until the
@@ -137,7 +144,7 @@ pub fn log_name(sequence: u64) -> String {
 }
 
 /// The name of a spare. Its number only makes the name unique.
-fn spare_name(number: u64) -> String {
+pub fn spare_name(number: u64) -> String {
     format!("{number:016x}{SPARE_SUFFIX}")
 }
 
@@ -161,27 +168,23 @@ pub fn is_spare(name: &str) -> bool {
     number(name, SPARE_SUFFIX).is_some()
 }
 
-/// A name for a spare that none of `spares` has.
-pub fn free_spare_name(spares: &[String]) -> String {
-    let numbers = spares.iter().filter_map(|name| number(name, SPARE_SUFFIX));
-    spare_name(numbers.max().map_or(1, |n| n.wrapping_add(1)))
+/// A number for the name of a spare that is above those of `names`.
+pub fn free_spare_number(names: &[String]) -> u64 {
+    let numbers = names.iter().filter_map(|name| number(name, SPARE_SUFFIX));
+    numbers.max().map_or(1, |n| n.wrapping_add(1))
 }
 
-/// Makes a spare of `bytes` bytes. `false`: the disk has no room, and no file is left.
+/// Makes a spare. `false`: the disk has no room, and no file is left.
 ///
 /// # Errors
 ///
 /// A system call failed.
-pub fn make_spare<F: FileSystem>(
-    dir: &mut LogDir<F>,
-    name: &str,
-    bytes: u64,
-) -> Result<bool, Error> {
-    let Some(file) = dir.create(MAKING, bytes)? else {
+pub fn make_spare<F: FileSystem>(dir: &mut LogDir<F>, spare: &Spare) -> Result<bool, Error> {
+    let Some(file) = dir.create(MAKING, spare.bytes)? else {
         return Ok(false);
     };
     dir.sync(&file, MAKING)?;
-    dir.rename(MAKING, name)?;
+    dir.rename(MAKING, &spare.name)?;
     dir.sync_names()?;
     Ok(true)
 }
@@ -212,7 +215,6 @@ pub fn put_into_use<F: FileSystem>(
         sequence: head.sequence,
         bytes: head.segment_bytes,
         end: head.records_at as usize,
-        index_max: 0,
     })
 }
 
@@ -418,7 +420,6 @@ pub fn open_last<F: FileSystem>(
         sequence: last.sequence,
         bytes: last.bytes,
         end: tail.end,
-        index_max: last.index_max,
     })
 }
 

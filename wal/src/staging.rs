@@ -38,9 +38,10 @@ pub struct SealedBatch {
 
 /// The records that were appended and are not in a batch yet.
 pub struct Staging {
-    /// The records, oldest first, each padded to a multiple of 8 bytes. At most
-    /// [`crate::STAGED_BYTES_MAX`] and one append stay here after an append.
+    /// The records, oldest first, each padded to a multiple of 8 bytes. The caller bounds them.
     bytes: Vec<u8>,
+    /// Empty: the memory for the records after the next batch.
+    kept: Vec<u8>,
     /// How many records, and commit marks of their own, were appended since the log was opened. The
     /// mark that `append` returns.
     appended: u64,
@@ -66,6 +67,7 @@ impl Staging {
     pub fn new(log: &ResolvedLog, tail: &LogTail) -> Staging {
         Staging {
             bytes: Vec::new(),
+            kept: Vec::new(),
             appended: 0,
             sealed: 0,
             next_index: log.next_index,
@@ -212,7 +214,11 @@ impl Staging {
             self.sealed_commit
         };
         let batch = self.complete_batch(bytes, place, commit);
-        self.bytes = rest;
+        self.bytes = if rest.is_empty() {
+            std::mem::take(&mut self.kept)
+        } else {
+            rest
+        };
         batch
     }
 
@@ -295,12 +301,10 @@ impl Staging {
     /// Takes the memory of a batch back after it was written, to save allocations. A large buffer
     /// is freed: to shrink it would allocate and copy once more.
     pub fn reuse(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > BUFFER_BYTES_KEPT {
-            return;
+        if buffer.capacity() <= BUFFER_BYTES_KEPT {
+            buffer.clear();
+            self.kept = buffer;
         }
-        buffer.clear();
-        buffer.extend_from_slice(&self.bytes);
-        self.bytes = buffer;
     }
 
     /// Part of `Wal::check_invariants`.

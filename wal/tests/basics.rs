@@ -1,5 +1,7 @@
 //! What a caller sees: records, term and vote are read back; a full disk and damage are reported.
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tern_support::rng::Rng;
 use wal::dir::{Hook, SystemCall, Verdict};
@@ -99,11 +101,14 @@ fn segments_rotate_and_are_released_into_spares() {
             .count()
     };
     assert_eq!((count(".log"), count(".spare")), (9, 1));
-    wal.release(50).expect("it syncs");
+    wal.release(50);
+    assert!(wal.wants_sync(), "a job has the released segments");
+    wal.start_sync().expect("it syncs");
     assert_eq!((count(".log"), count(".spare")), (5, 2));
     for index in 101..=200 {
         put(&mut wal, &[entry(1, index, &body)], index - 1);
-        wal.release(index - 10).expect("it syncs");
+        wal.release(index - 10);
+        wal.start_sync().expect("it syncs");
         assert!(count(".log") <= 5 && count(".spare") <= 2);
     }
     drop(wal);
@@ -152,9 +157,9 @@ fn an_entry_that_leaves_a_gap_panics() {
 }
 
 /// A hook that lets fallocate fail while `full` is set.
-fn full_disk(full: std::rc::Rc<std::cell::Cell<bool>>) -> Hook {
+fn full_disk(full: Arc<AtomicBool>) -> Hook {
     Box::new(move |call: SystemCall| match call.name {
-        "fallocate" if full.get() => Verdict::Fail(ENOSPC),
+        "fallocate" if full.load(Relaxed) => Verdict::Fail(ENOSPC),
         _ => Verdict::Make,
     })
 }
@@ -162,10 +167,10 @@ fn full_disk(full: std::rc::Rc<std::cell::Cell<bool>>) -> Hook {
 #[test]
 fn a_full_disk_refuses_an_append_as_a_whole() {
     let dir = tempfile::tempdir().expect("a directory");
-    let full = std::rc::Rc::new(std::cell::Cell::new(false));
+    let full = Arc::new(AtomicBool::new(false));
     let opened = Wal::open_with(options(dir.path()), Some(full_disk(full.clone())));
     let (mut wal, _) = opened.expect("it opens");
-    full.set(true);
+    full.store(true, Relaxed);
     let body = [1; 9000];
     let mut index = 0;
     let mut low_at = None;
@@ -195,11 +200,13 @@ fn a_full_disk_refuses_an_append_as_a_whole() {
     assert_eq!(wal.append(&[entry(1, 13, &body)], 0), Err(Error::Full));
     wal.save_state(2, 1).expect("a vote needs no room");
     put(&mut wal, &[entry(2, 13, b"small")], 0);
-    assert_eq!(wal.make_spare(), Ok(Space::Low));
+    wal.make_room(0).expect("a full disk is no failure");
+    assert_eq!(wal.space(), Space::Low);
     let left = std::fs::read_dir(dir.path()).expect("a directory").count();
     assert_eq!(left, 3, "only state and two segments are left");
-    full.set(false);
-    assert_eq!(wal.make_spare(), Ok(Space::Ok));
+    full.store(false, Relaxed);
+    wal.make_room(0).expect("no call fails");
+    assert_eq!(wal.space(), Space::Ok);
     put(&mut wal, &[entry(2, 14, &body)], 0);
     drop(wal);
     assert_eq!(open(dir.path()).1.entries.len(), 14);
@@ -212,12 +219,12 @@ fn the_log_takes_what_it_says_it_takes() {
     for seed in 0..40 {
         let mut rng = Rng::new(seed);
         let dir = tempfile::tempdir().expect("a directory");
-        let full = std::rc::Rc::new(std::cell::Cell::new(false));
+        let full = Arc::new(AtomicBool::new(false));
         let hook = full_disk(full.clone());
         let opened = Wal::open_with(options(dir.path()), Some(hook));
         let (mut wal, _) = opened.expect("an empty directory");
-        wal.make_room(rng.below(300_000)).expect("there is room");
-        full.set(true);
+        wal.make_room(rng.below(300_000)).expect("no call fails");
+        full.store(true, Relaxed);
         let mut free = wal.free_bytes();
         let mut index = 1;
         loop {
@@ -243,10 +250,10 @@ fn the_log_takes_what_it_says_it_takes() {
 #[test]
 fn records_that_wait_are_written_before_the_spares_are_removed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let full = std::rc::Rc::new(std::cell::Cell::new(false));
+    let full = Arc::new(AtomicBool::new(false));
     let opened = Wal::open_with(options(dir.path()), Some(full_disk(full.clone())));
     let (mut wal, _) = opened.expect("an empty directory");
-    full.set(true);
+    full.store(true, Relaxed);
     // The last of them goes to the spare.
     for index in 1..=10 {
         wal.append(&[entry(1, index, &[7; 9000])], 0)
@@ -307,18 +314,93 @@ fn a_commit_mark_of_its_own() {
     );
 }
 
-/// `append` writes and syncs a large batch itself. The log wants a sync until that was reported: a
-/// caller that asks nothing more of it would never learn that the batch is durable.
+/// Each way in which a job runs leaves the same bytes. What is appended while a task is under way
+/// belongs to the next job.
 #[test]
-fn a_batch_that_append_has_synced_is_still_to_be_reported() {
+fn a_task_writes_what_a_job_in_place_writes() {
+    let mut segments = Vec::new();
+    for hands_over in [false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut wal, _) = open(dir.path());
+        let mut index = 0;
+        for (count, length) in [(1, 10), (5, 9000), (2, 100), (20, 5000)] {
+            for _ in 0..count {
+                index += 1;
+                wal.append(&[entry(1, index, &vec![7; length])], index - 1)
+                    .expect("there is room");
+            }
+            let waiting = wal.waiting();
+            if !hands_over {
+                wal.start_sync().expect("it syncs");
+            }
+            while hands_over && let Some(mut task) = wal.hand_over().expect("it can") {
+                assert!(wal.has_task());
+                assert!(wal.hand_over().expect("one at a time").is_none());
+                std::thread::spawn(move || {
+                    task.run();
+                    task
+                })
+                .join()
+                .map(|task| wal.take_back(task).expect("it syncs"))
+                .expect("no call panics");
+                if wal.waiting() == 0 && waiting > 0 {
+                    break;
+                }
+            }
+            assert_eq!(wal.poll_sync(), Ok(Some(index)));
+        }
+        wal.start_sync().expect("it syncs");
+        wal.close().expect("it syncs");
+        let newest = dir.path().join("0000000000000002.log");
+        segments.push(std::fs::read(newest).expect("it rotated"));
+    }
+    assert!(segments[0] == segments[1], "byte for byte");
+}
+
+/// Records and the work on files take turns, so that neither waits for more than one job.
+#[test]
+fn records_and_the_work_on_files_take_turns() {
     let dir = tempfile::tempdir().expect("a directory");
     let (mut wal, _) = open(dir.path());
-    let long = vec![3; wal::format::BODY_MAX];
-    let mark = wal.append(&[entry(1, 1, &long)], 0).expect("room");
-    assert!(wal.wants_sync());
-    wal.start_sync().expect("it syncs");
-    assert_eq!(wal.poll_sync(), Ok(Some(mark)));
-    assert!(!wal.wants_sync());
+    for index in 1..=30 {
+        wal.append(&[entry(1, index, &[7; 9000])], 0)
+            .expect("there is room");
+        wal.start_sync().expect("it syncs");
+        wal.poll_sync().expect("it synced");
+    }
+    let mut has_records = Vec::new();
+    for index in 31..=34 {
+        wal.append(&[entry(1, index, b"small")], 0)
+            .expect("there is room");
+        wal.release(index / 2);
+        let mut task = wal.hand_over().expect("it can").expect("both wait");
+        has_records.push(task.has_records());
+        task.run();
+        wal.take_back(task).expect("it syncs");
+        wal.poll_sync().expect("it synced");
+    }
+    assert_eq!(has_records[..3], [true, false, true], "{has_records:?}");
+}
+
+#[test]
+#[should_panic(expected = "no task is under way")]
+fn the_closing_mark_is_not_written_while_a_task_is_under_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    wal.append(&[entry(1, 1, b"one")], 0).expect("room");
+    let _task = wal.hand_over().expect("it can").expect("a record waits");
+    let _ = wal.close();
+}
+
+#[test]
+#[should_panic(expected = "one job runs at a time")]
+fn no_job_runs_in_place_while_a_task_is_under_way() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    wal.append(&[entry(1, 1, b"one")], 0).expect("room");
+    let _task = wal.hand_over().expect("it can").expect("a record waits");
+    wal.append(&[entry(1, 2, b"two")], 0).expect("room");
+    let _ = wal.start_sync();
 }
 
 /// A body of any length up to the bound of the format is taken, whatever the size of segments. It is
@@ -349,7 +431,8 @@ fn a_record_longer_than_a_segment_gets_one_of_its_own_size() {
     );
     assert_eq!(found[1].2, long);
     put(&mut wal, &[entry(1, 5, &vec![6; 8 * SEGMENT as usize])], 0);
-    wal.release(4).expect("no call fails");
+    wal.release(4);
+    wal.start_sync().expect("no call fails");
     drop(wal);
     let (_, recovered) = open(dir.path());
     assert_eq!(recovered.entries.len(), 1, "the long segments are gone");

@@ -5,11 +5,11 @@
 //! more often.
 mod common;
 
-use std::cell::Cell;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use common::{IDENTITY, Rng, SEGMENT};
 use tern_support::alone::alone;
@@ -121,30 +121,31 @@ fn cuts(kind: &str, lie: bool) -> u64 {
     run("truncate", &["-s", bytes, text(&image)]);
     run(&format!("mkfs.{kind}"), &["-q", text(&image)]);
     let mount = Mount::new(&image, dir.path().join("mounted"), kind);
-    let acked = Rc::new(Cell::new((0, 0)));
-    let lost = Rc::new(Cell::new(0));
-    let done = Rc::new(Cell::new(0));
+    let acked = Arc::new(AtomicU64::new(0));
+    let lost = Arc::new(AtomicU64::new(0));
+    let done = Arc::new(AtomicU64::new(0));
     let hook: Hook = {
         let (acked, lost, done) = (acked.clone(), lost.clone(), done.clone());
         let (kind, copies) = (kind.to_string(), dir.path().to_path_buf());
         let (image, at) = (image.clone(), dir.path().join("after"));
         let mut rng = Rng::new(1);
         let cut = move || {
-            let (released, acked) = acked.get();
+            let acked = acked.load(Relaxed);
+            let released = released_at(acked);
             // Each copy has its own name: a loop device that still holds an older copy would be used
             // again, with its cache.
-            let copy = copies.join(format!("copy-{}", done.get()));
+            let copy = copies.join(format!("copy-{}", done.load(Relaxed)));
             copy_image(&image, &copy);
             let whole = holds(&copy, at.clone(), &kind, released, acked);
             std::fs::remove_file(&copy).expect("it can");
-            lost.set(lost.get() + u64::from(!whole));
-            done.set(done.get() + 1);
+            lost.fetch_add(u64::from(!whole), Relaxed);
+            done.fetch_add(1, Relaxed);
         };
-        let started = Rc::new(Cell::new(0));
+        let mut started = 0;
         Box::new(move |call: SystemCall| {
-            started.set(started.get() + 1);
+            started += 1;
             // The first calls make the directory.
-            if started.get() > 40 && rng.percent(10) {
+            if started > 40 && rng.percent(10) {
                 cut();
             }
             match call.name {
@@ -164,14 +165,18 @@ fn cuts(kind: &str, lie: bool) -> u64 {
         wal.append(&[record], 0).expect("there is room");
         wal.start_sync().expect("it syncs");
         wal.poll_sync().expect("it synced");
-        let released = index.saturating_sub(30);
-        acked.set((released, index));
-        wal.release(released).expect("it syncs");
-        if done.get() >= count {
+        acked.store(index, Relaxed);
+        wal.release(released_at(index));
+        if done.load(Relaxed) >= count {
             break;
         }
     }
-    lost.get()
+    lost.load(Relaxed)
+}
+
+/// The entries up to this one are not needed once those up to `acked` are acknowledged.
+fn released_at(acked: u64) -> u64 {
+    acked.saturating_sub(30)
 }
 
 /// Cuts the power with syncs, which may lose nothing, and without, which must, or the check is blind.

@@ -1,7 +1,7 @@
 //! A batch that is split at the end of a segment. The commit index of the last append must not be
 //! written with the first part.
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use wal::dir::{Hook, SystemCall, Verdict};
 use wal::{Options, Record, Recovered, Wal};
@@ -36,17 +36,19 @@ fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
         segment_bytes: 64 << 10,
         identity: 7,
     };
-    let syncs_left = Rc::new(Cell::new(u32::MAX));
+    let syncs_left = Arc::new(AtomicU32::new(u32::MAX));
     let counted = syncs_left.clone();
-    let hook: Hook = Box::new(move |call: SystemCall| match (call.name, counted.get()) {
-        (_, u32::MAX) => Verdict::Make,
-        (_, 0) => Verdict::Fail(5),
-        ("fdatasync" | "fsync", n) => {
-            counted.set(n - 1);
-            Verdict::Make
-        }
-        _ => Verdict::Make,
-    });
+    let hook: Hook = Box::new(
+        move |call: SystemCall| match (call.name, counted.load(Relaxed)) {
+            (_, u32::MAX) => Verdict::Make,
+            (_, 0) => Verdict::Fail(5),
+            ("fdatasync" | "fsync", n) => {
+                counted.store(n - 1, Relaxed);
+                Verdict::Make
+            }
+            _ => Verdict::Make,
+        },
+    );
     let (mut wal, _) = Wal::open_with(options(), Some(hook)).unwrap();
     wal.save_state(3, 0).unwrap();
     for index in 1..=filled {
@@ -57,7 +59,7 @@ fn crash_in_the_split(filled: u64) -> (u64, Recovered) {
     wal.save_state(5, 0).unwrap();
     wal.append(&entries(5, first..first + 8), first + 6)
         .unwrap();
-    syncs_left.set(1);
+    syncs_left.store(1, Relaxed);
     let _ = wal.start_sync();
     drop(wal);
     (first, Wal::open(options()).unwrap().1)

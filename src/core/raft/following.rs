@@ -194,7 +194,7 @@ impl Raft {
                 end = index;
                 continue;
             }
-            if !self.has_room_for_body(entry.size()) {
+            if !self.takes_body(entry.size()) {
                 return end;
             }
             if held_term.is_some() {
@@ -260,7 +260,7 @@ impl Raft {
         let rpc = Rpc::AppendReply {
             round,
             sync_us: self.election.own_sync_us(),
-            free_bytes: self.room.free_bytes(),
+            free_bytes: self.room.offered_bytes(),
             answer,
         };
         self.send(to, rpc);

@@ -151,8 +151,9 @@ impl LeaderState {
 
 /// The leader's own log.
 impl Raft {
-    /// Whether a command may be appended now. The bound on uncommitted bytes does not hold for
-    /// expiry: clients that fill each gap would keep it off. The owner proposes one `Sync` at a time.
+    /// Whether a command may be appended now. The bounds on bytes that are not committed, or not
+    /// synced here, do not hold for expiry: clients that fill each gap would keep it off. The owner
+    /// proposes one `Sync` at a time.
     pub(super) fn may_propose(&self, command: &Command) -> Result<(), ProposalRefusal> {
         if self.role != RaftRole::Leader {
             return Err(ProposalRefusal::NotLeader(self.leader));
@@ -161,7 +162,8 @@ impl Raft {
             return Err(ProposalRefusal::NotLeader(Some(self.id)));
         }
         let is_expiry = matches!(command, Command::Sync { .. });
-        if !is_expiry && self.leader_state.is_full(self.memory.uncommitted_bytes_max) {
+        let is_full = self.leader_state.is_full(self.memory.uncommitted_bytes_max);
+        if !is_expiry && (is_full || self.room.is_behind()) {
             return Err(ProposalRefusal::Busy);
         }
         Ok(())

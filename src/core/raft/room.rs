@@ -4,13 +4,16 @@
 //! (`Raft::on_room`), each record uses some of them up, and what does not fit is not taken:
 //! - a follower takes the entries of an append as far as they fit, and each reply tells how many
 //!   bytes are free (`following`);
-//! - a leader refuses proposals (`replication`);
+//! - a leader refuses proposals (`replication`), and followers take nothing, while too many records
+//!   wait for a sync (`LogRoom::is_behind`): the disk takes them, but not as fast as they come;
 //! - a repair waits for the next round of fetches (`repair`), and a snapshot is asked for again
 //!   (`install`).
 //!
 //! So the disk never holds records back, and a vote compares the log that is really held. Start
 //! reading at [`LogRoom`].
-use super::message::{Entry, Persist, SnapshotMeta};
+use std::collections::VecDeque;
+
+use super::message::{Entry, Lsn, Persist, SnapshotMeta};
 use super::snapshot_head::encode_meta;
 use super::{Progress, Raft, RaftRole};
 
@@ -35,6 +38,10 @@ pub const BODY_BYTES_MAX: u64 = (1 << 24) - 1;
 /// need it.
 pub const ENTRY_RESERVE_BYTES: u64 = 32 << 10;
 
+/// With more bytes of records handed to the disk and not synced, no further entries are taken: 8 MiB.
+/// A sync may take as long as it likes, so what comes meanwhile needs a bound.
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+
 /// The room in the log on the disk.
 pub struct LogRoom {
     /// The bytes that records may still use, less than `FREE_BYTES_MAX`. Rises with a report of the
@@ -42,6 +49,11 @@ pub struct LogRoom {
     bound_bytes: Option<u64>,
     /// The bytes of all records so far.
     recorded_bytes: u64,
+    /// Each hand-over of records to the disk that is not synced: the number of its last record, and
+    /// the cost of its records in bytes. Oldest first.
+    unsynced: VecDeque<(Lsn, u64)>,
+    /// The sum of the costs in `unsynced`.
+    unsynced_bytes: u64,
 }
 
 impl LogRoom {
@@ -50,6 +62,42 @@ impl LogRoom {
         LogRoom {
             bound_bytes: (free_bytes < FREE_BYTES_MAX).then_some(free_bytes),
             recorded_bytes: 0,
+            unsynced: VecDeque::new(),
+            unsynced_bytes: 0,
+        }
+    }
+
+    /// The owner has taken records, of which the last has the number `lsn`, to the disk.
+    pub fn on_handed(&mut self, lsn: Lsn, records: &[Persist]) {
+        let bytes: u64 = records.iter().map(record_cost).sum();
+        if bytes > 0 {
+            self.unsynced.push_back((lsn, bytes));
+            self.unsynced_bytes += bytes;
+        }
+    }
+
+    /// The records up to `lsn` are durable.
+    pub fn on_synced(&mut self, lsn: Lsn) {
+        while let Some((last, bytes)) = self.unsynced.front().copied()
+            && last <= lsn
+        {
+            self.unsynced.pop_front();
+            self.unsynced_bytes -= bytes;
+        }
+    }
+
+    /// Whether so many records wait for a sync that no further entries are taken.
+    pub fn is_behind(&self) -> bool {
+        self.unsynced_bytes > UNSYNCED_BYTES_MAX
+    }
+
+    /// The bytes that a leader may send entries for. While the disk is behind these are none: the
+    /// next acknowledgement tells that it has caught up.
+    pub fn offered_bytes(&self) -> u64 {
+        if self.is_behind() {
+            0
+        } else {
+            self.free_bytes()
         }
     }
 
@@ -140,6 +188,11 @@ impl Raft {
         false
     }
 
+    /// Whether this follower takes an entry with a body of `bytes` bytes now.
+    pub(super) fn takes_body(&mut self, bytes: usize) -> bool {
+        !self.room.is_behind() && self.has_room_for_body(bytes)
+    }
+
     /// Asks the owner for the room of an entry of `bytes` bytes, unless it is there. A peer may
     /// claim any size; no entry is longer than `BODY_BYTES_MAX`.
     pub(super) fn want_room(&mut self, bytes: u64) {
@@ -204,7 +257,35 @@ impl Raft {
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::{EntryBody, Index, Term};
     use super::*;
+
+    #[test]
+    fn the_disk_is_behind_while_too_much_waits_for_a_sync() {
+        let mut room = LogRoom::new(FREE_BYTES_MAX);
+        let record = |bytes: u64| Persist::Append {
+            entries: vec![Entry {
+                term: Term(1),
+                index: Index(1),
+                body: EntryBody::Good(vec![0; bytes as usize].into()),
+            }],
+            commit: Index(0),
+        };
+        let half = record(UNSYNCED_BYTES_MAX / 2);
+        room.on_handed(Lsn(1), std::slice::from_ref(&half));
+        room.on_handed(Lsn(1), &[]);
+        assert!(!room.is_behind());
+        room.on_handed(Lsn(2), &[half]);
+        assert!(room.is_behind());
+        assert_eq!(room.offered_bytes(), 0);
+        room.on_synced(Lsn(0));
+        assert!(room.is_behind());
+        room.on_synced(Lsn(1));
+        assert!(!room.is_behind());
+        assert_eq!(room.offered_bytes(), FREE_BYTES_MAX);
+        room.on_synced(Lsn(2));
+        assert_eq!(room.unsynced_bytes, 0);
+    }
 
     #[test]
     fn what_is_not_handed_to_the_disk_yet_is_not_free() {

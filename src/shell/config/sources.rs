@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 const SYSTEM_FILE: &str = "/etc/etcd/etcd.conf";
 
 /// Variables that are read elsewhere, for tests.
-const TEST_VARIABLES: [&str; 2] = ["TERN_SYNC_DELAY_MS", "TERN_TESTS"];
+const TEST_VARIABLES: [&str; 1] = ["TERN_TESTS"];
 
 /// The kind of a source. A stronger source compares as less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -16,7 +16,7 @@ use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshots::{self, KEPT, Snapshots};
 use super::standby::{self, StandbyRecord};
-use super::{Disk, SyncDelay, dir, forced, random_of, room_bytes_of, snapfile};
+use super::{Disk, dir, forced, random_of, room_bytes_of, snapfile};
 use crate::core::machine::{FOUNDING_TERM, Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{
@@ -121,6 +121,7 @@ impl<F: FileSystem> Disk<F> {
         };
         // A machine whose id is in its snapshot is a member, whatever `standby_info` says.
         let standby = standby.filter(|_| recovered.id.is_none());
+        let room_bytes = make_room(config, &mut wal)?;
         let disk = Disk {
             data_dir: data_dir.clone(),
             wal,
@@ -131,20 +132,27 @@ impl<F: FileSystem> Disk<F> {
             snapshots: Snapshots::new(data_dir, limits, kept),
             former_clusters,
             unwritten_state: None,
+            task_state: None,
             unreported_state: None,
             unsynced: VecDeque::new(),
             appended_mark: appended,
             durable_mark: 0,
             lsn: Lsn(0),
             space: Space::Ok,
-            wanted_bytes: room_bytes_of(config),
-            room_bytes: room_bytes_of(config),
+            wanted_bytes: room_bytes,
+            room_bytes,
             next_room_check_us: None,
-            delay: SyncDelay::from_env(),
         };
         recovered.free_bytes = disk.free_bytes();
         Ok((disk, recovered))
     }
+}
+
+/// Makes spares for what the log should always take. Returns how many bytes that are.
+fn make_room<F: FileSystem>(config: &Config, wal: &mut Wal<F>) -> Result<u64, String> {
+    let room_bytes = room_bytes_of(config);
+    wal.make_room(room_bytes).map_err(|e| e.to_string())?;
+    Ok(room_bytes)
 }
 
 /// The index of the newest snapshot by its name; 0 without one. Whether it is whole is not known yet.

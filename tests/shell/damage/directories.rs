@@ -10,8 +10,9 @@ use tern::core::raft::{
 };
 use tern::core::timer::Now;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
-use tern::shell::disk::Disk;
+use tern::shell::disk::{Disk, Manner, SyncReport};
 use tern_support::copy_folder;
+use wal::fs::FileSystem;
 
 /// The term of all entries.
 const TERM: u64 = 3;
@@ -21,6 +22,16 @@ const CLUSTER: u64 = 0xc1;
 const VALUE_BYTES: usize = 2_000;
 
 const WORKS: &str = "the disk works";
+
+/// Makes durable what waits, and runs the task that is handed over for the rest.
+pub fn sync<F: FileSystem>(disk: &mut Disk<F>) -> SyncReport {
+    let started = disk.start_sync(Manner::InPlace).expect(WORKS);
+    if let Some(mut task) = started.task {
+        task.run();
+        disk.take_back(task).expect(WORKS);
+    }
+    disk.poll_sync().expect(WORKS)
+}
 
 /// A kind of data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,8 +285,7 @@ impl Maker {
     }
 
     fn sync(&mut self) {
-        self.disk.start_sync(0).expect(WORKS);
-        let report = self.disk.poll_sync(0).expect(WORKS);
+        let report = sync(&mut self.disk);
         assert!(report.lsn.is_none_or(|lsn| lsn == self.lsn), "all of it");
     }
 
@@ -284,7 +294,7 @@ impl Maker {
         let appended = self.disk.append(&mut vec![persist], self.lsn);
         appended.expect(WORKS);
         self.sync();
-        self.disk.poll_space(0).expect(WORKS);
+        self.disk.poll_space(0);
     }
 
     /// Writes entries, each in a batch of its own, and acknowledges them.

@@ -167,8 +167,6 @@ pub enum Ev {
     Synced {
         slot: usize,
         epoch: u64,
-        /// Of term and vote; otherwise of the log.
-        is_state: bool,
         took_us: u64,
     },
     /// A report about a snapshot file.

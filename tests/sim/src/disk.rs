@@ -1,9 +1,10 @@
 //! The disk of a machine that runs: the real disk code (`tern::shell::disk`, `wal`) over a
 //! simulated file system, and a record of the promises that this code has made to the core.
 //!
-//! A job is started in a turn and its completion is reported by number, in the same turn or in a
-//! later one (`Params::in_place`). In the second case the calls of the job are held up in the file
-//! system, so that a power cut before the report finds any beginning of them.
+//! A job runs in place, in the turn that starts it, or it is a task, which runs in a later turn
+//! (`Params::handed_over_ppm`): its calls reach the file system then, and a power cut before finds
+//! any beginning of them. The calls about other files are held up in the file system until they are
+//! reported.
 //!
 //! `Disk::image` holds the state that was reported as durable. The checks look at it. After each
 //! crash the real recovery reads the remains of the file system. They must hold the image and a
@@ -17,10 +18,11 @@ use tern::core::raft::{
     Configuration, Entry, HardState, Index, Lsn, PeerId, Persist, SnapshotMeta, StateSeq, Term,
 };
 use tern::shell::config::Config;
-use tern::shell::disk::DiskFailure;
+use tern::shell::disk::{DiskFailure, Manner, SyncReport};
 use tern_support::durable::{DurableLog, body_hash};
 use tern_support::rng::Rng;
-use tern_support::sim_fs::Lie;
+use tern_support::sim_fs::{Lie, SimFs};
+use wal::Task;
 use wal::format::HEADER;
 
 /// Lies of the disk: planted faults.
@@ -78,13 +80,11 @@ struct Completion<T> {
     what: T,
 }
 
-/// The sync of a term and vote that runs.
-#[derive(Debug)]
-struct StateJob {
-    /// Its first call of the file system. `None`: it made no call of its own, a sync of the log
-    /// wrote the term and vote.
-    from: Option<u64>,
-    sync: Completion<StateSeq>,
+/// What has become durable: a term and vote, and the records up to a number.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Durable {
+    pub state: Option<StateSeq>,
+    pub lsn: Option<Lsn>,
 }
 
 /// A report about a snapshot file. `meta` is that of a snapshot made here.
@@ -107,9 +107,8 @@ pub struct Disk {
     /// handed over.
     durable: u64,
     last: u64,
-    /// The parts of the running job that are not reported.
-    state_job: Option<StateJob>,
-    log_job: Option<Completion<Lsn>>,
+    /// The job that is handed over and has not run.
+    task: Option<Task<SimFs>>,
     /// The snapshot that is being written here, and what its file is made of.
     writing: Option<SnapshotMeta>,
     chunks: Vec<Vec<u8>>,
@@ -146,8 +145,7 @@ impl Disk {
             waiting: VecDeque::new(),
             durable: 0,
             last: 0,
-            state_job: None,
-            log_job: None,
+            task: None,
             writing: None,
             chunks: Vec::new(),
             former_chunks: Vec::new(),
@@ -236,8 +234,7 @@ impl Disk {
         if self.has_failed() {
             return None;
         }
-        let polled = self.real.poll_space(now_us);
-        self.note(polled).flatten()
+        self.real.poll_space(now_us)
     }
 
     /// How many bytes the log takes, if that has changed.
@@ -260,56 +257,58 @@ impl Disk {
         self.real.has_work() || (self.lies.no_state && !self.states.is_empty())
     }
 
-    /// Starts a sync of the term and vote unless one is running, and a sync of the log unless
-    /// either is running. A term and vote may become durable before or after the records that were
-    /// being synced when it came (PROTOCOL 1), but before later records (2). Returns which of the
-    /// two syncs it has started.
-    pub fn start_job(&mut self, now_us: u64) -> (bool, bool) {
-        if self.state_job.is_some() || self.has_failed() || !self.has_work() {
-            return (false, false);
-        }
-        let from = self.image.fs.made();
-        let started = self.real.start_state_sync();
-        self.note(started);
-        let polled = self.real.poll_sync(now_us);
-        let report = self.note(polled).unwrap_or_default();
-        let untrue = self.states.back().filter(|_| self.lies.no_state);
-        let seq = report.state.or(untrue.map(|state| state.seq));
-        let calls = self.image.fs.made();
-        self.state_job = seq.map(|what| StateJob {
-            from: (calls > from).then_some(from),
-            sync: Completion { calls, what },
-        });
-        if let Some(running) = &mut self.log_job {
-            if let Some(lsn) = report.lsn {
-                // The log records that became durable with the term and vote.
-                *running = Completion { calls, what: lsn };
+    /// Starts a job if none is running. Returns what is durable since; and whether a task is under
+    /// way that was not before, which `end_task` ends.
+    pub fn start_job(&mut self, manner: Manner) -> (Durable, bool) {
+        let had_task = self.has_task();
+        if !had_task && !self.has_failed() && self.real.has_work() {
+            let started = self.real.start_sync(manner);
+            if let Some(started) = self.note(started) {
+                if started.syncs > 0 {
+                    self.flush();
+                }
+                self.task = started.task;
             }
-            return (self.state_job.is_some(), false);
         }
-        let started = self.real.start_sync(now_us);
-        self.note(started);
-        let polled = self.real.poll_sync(now_us);
-        let lsn = self.note(polled).unwrap_or_default().lsn.or(report.lsn);
-        let calls = self.image.fs.made();
-        self.log_job = lsn.map(|what| Completion { calls, what });
-        if self.has_failed() {
-            self.state_job = None;
-            self.log_job = None;
-        }
-        (self.state_job.is_some(), self.log_job.is_some())
+        (self.poll(), !had_task && self.has_task())
     }
 
-    /// Term and vote of the running job are durable: the number to report to the core.
-    pub fn end_state_sync(&mut self) -> StateSeq {
-        let StateJob { from, sync } = self.state_job.take().expect("a job was running");
-        let Completion { calls, what } = sync;
-        match from {
-            Some(from) => self.image.fs.let_through_alone(from, calls),
-            None => self.image.fs.let_through(calls),
+    /// Whether a job is handed over and has not run.
+    pub fn has_task(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// The task runs, and has ended. Returns what is durable since.
+    pub fn end_task(&mut self) -> Durable {
+        let mut task = self.task.take().expect("a task is under way");
+        task.run();
+        self.flush();
+        let taken = self.real.take_back(task);
+        self.note(taken);
+        self.poll()
+    }
+
+    /// Notes what has become durable.
+    fn poll(&mut self) -> Durable {
+        if self.has_failed() {
+            return Durable::default();
         }
+        let polled = self.real.poll_sync();
+        let SyncReport { state, lsn, .. } = self.note(polled).unwrap_or_default();
+        let untrue = self.states.back().filter(|_| self.lies.no_state);
+        let state = state.or(untrue.map(|state| state.seq));
+        if let Some(seq) = state {
+            self.on_state_durable(seq);
+        }
+        if let Some(lsn) = lsn {
+            self.on_durable(lsn);
+        }
+        Durable { state, lsn }
+    }
+
+    fn on_state_durable(&mut self, seq: StateSeq) {
         while let Some(state) = self.states.front().copied()
-            && state.seq <= what
+            && state.seq <= seq
         {
             self.states.pop_front();
             if !self.lies.no_state {
@@ -317,19 +316,14 @@ impl Disk {
                 self.image.log.save_state(state);
             }
         }
-        what
     }
 
-    /// The records of the running job are durable: the Lsn to report to the core.
-    pub fn end_sync(&mut self) -> Lsn {
-        let Completion { calls, what } = self.log_job.take().expect("a job was running");
-        self.image.fs.let_through(calls);
-        while self.durable < what.0 {
+    fn on_durable(&mut self, lsn: Lsn) {
+        while self.durable < lsn.0 {
             let op = self.waiting.pop_front().expect("what is not durable waits");
             self.durable += 1;
             self.write_one(op);
         }
-        what
     }
 
     fn write_one(&mut self, op: Persist) {
@@ -419,8 +413,20 @@ impl Disk {
         Some(report)
     }
 
+    /// As the reactor: some orders need the files of the log at once. What the task makes durable is
+    /// reported later.
+    fn finish_task(&mut self) {
+        if let Some(mut task) = self.task.take() {
+            task.run();
+            self.flush();
+            let taken = self.real.take_back(task);
+            self.note(taken);
+        }
+    }
+
     /// The cluster has admitted this machine.
     pub fn keep_id(&mut self, id: PeerId) {
+        self.finish_task();
         self.pending_id = Some(id);
         let kept = self.real.keep_id(id);
         if self.note(kept).is_some() {
@@ -431,6 +437,7 @@ impl Disk {
     }
 
     pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
+        self.finish_task();
         self.is_wiping |= abandons_log;
         let kept = self.real.keep_standby(info, abandons_log);
         if self.note(kept).is_some() {
@@ -441,6 +448,7 @@ impl Disk {
 
     /// Wipes the log. Returns the new number of the directory; `None`: the process must end.
     pub fn start_over(&mut self) -> Option<u64> {
+        self.finish_task();
         self.is_wiping = true;
         let started = self.real.start_over();
         let incarnation = self.note(started)?;
@@ -453,8 +461,7 @@ impl Disk {
         self.waiting.clear();
         self.durable = 0;
         self.last = 0;
-        self.state_job = None;
-        self.log_job = None;
+        self.task = None;
         self.writing = None;
         self.reports.clear();
         self.reported_free_bytes = None;
@@ -473,12 +480,10 @@ impl Disk {
     ///
     /// # Errors
     /// The recovery refuses the disk, or finds what it must not.
-    pub fn crash(self, rng: &mut Rng, config: &Config) -> Result<Image, String> {
-        let state_job = self.state_job.as_ref();
-        if let Some((from, calls)) = state_job.and_then(|job| Some((job.from?, job.sync.calls)))
-            && rng.chance(500_000)
-        {
-            self.image.fs.let_through_alone(from, calls);
+    pub fn crash(mut self, rng: &mut Rng, config: &Config) -> Result<Image, String> {
+        if let Some(mut task) = self.task.take() {
+            self.image.fs.hold(true);
+            task.run();
         }
         let fs = self.image.fs.cut_power(rng);
         fs.plan_nothing();

@@ -14,6 +14,7 @@ use tern::core::machine::{Machine, Op, Order, Outcome, Outputs, Recovered, Ticke
 use tern::core::peers::{Hello, HelloRefusal};
 use tern::core::raft::PeerId;
 use tern::shell::config::Config;
+use tern::shell::disk::{DiskFailure, Manner, SyncReport};
 use tern_support::sim_fs::{Fault, SimFs};
 
 /// Within how many election timeouts the members that come back have a leader that commits.
@@ -186,7 +187,7 @@ impl World {
             if let Some(state) = out.state.take() {
                 disk.save_state(state);
             }
-            let synced = sync(&mut disk, &mut out, now.mono_us);
+            let synced = sync(&mut disk, &mut out);
             let report = synced.or_else(|text| failed(slot, &text).map(|()| Default::default()))?;
             if let Some(seq) = report.state {
                 machine.on_state_synced(now, seq, 0);
@@ -194,9 +195,7 @@ impl World {
             if let Some(lsn) = report.lsn {
                 machine.on_synced(now, lsn, 0);
             }
-            disk.poll_space(now.mono_us)
-                .map_err(|e| e.to_string())
-                .or_else(|text| failed(slot, &text).map(|()| None))?;
+            disk.poll_space(now.mono_us);
             machine.on_room(disk.free_bytes());
         }
         if !matches!(answered[..], [Outcome::Event(_)]) {
@@ -253,17 +252,16 @@ impl World {
     }
 }
 
-/// One job of the disk, done in place.
-fn sync(
-    disk: &mut RealDisk,
-    out: &mut Outputs,
-    now_us: u64,
-) -> Result<tern::shell::disk::SyncReport, String> {
-    let text = |e: tern::shell::disk::DiskFailure| e.to_string();
+/// One job of the disk in place, and the task that it leaves.
+fn sync(disk: &mut RealDisk, out: &mut Outputs) -> Result<SyncReport, String> {
+    let text = |e: DiskFailure| e.to_string();
     disk.append(&mut out.persist, out.lsn).map_err(text)?;
-    disk.start_state_sync().map_err(text)?;
-    disk.start_sync(now_us).map_err(text)?;
-    disk.poll_sync(now_us).map_err(text)
+    let started = disk.start_sync(Manner::InPlace).map_err(text)?;
+    if let Some(mut task) = started.task {
+        task.run();
+        disk.take_back(task).map_err(text)?;
+    }
+    disk.poll_sync().map_err(text)
 }
 
 fn place_of(image: &Image) -> ClusterPlace {

@@ -120,8 +120,9 @@ pub struct Params {
     pub forward: bool,
     /// All machines were started with one list and `-bootstrap`.
     pub bootstrap: bool,
-    /// Jobs of the disk are over when they return; otherwise in a later turn.
-    pub in_place: bool,
+    /// So many jobs of the log in a million are handed over and end in a later turn. The others are
+    /// over when they return. Unless it is 0, reports about snapshots come in a later turn, too.
+    pub handed_over_ppm: u64,
     /// Power cuts, errors and lack of room at any call of a recovery, in a million.
     pub fault_at_start_ppm: u64,
 }
@@ -203,7 +204,7 @@ impl Params {
             blows,
             forward: rng.chance(330_000),
             bootstrap: rng.chance(330_000),
-            in_place: rng.chance(330_000),
+            handed_over_ppm: *rng.pick(&[0, 500_000, 1_000_000]),
             fault_at_start_ppm: *rng.pick(&[0, 100_000, 300_000]),
         };
         // Drawn last, so that a seed means the same otherwise.

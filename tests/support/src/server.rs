@@ -33,10 +33,8 @@ pub enum Syncs {
     Real,
     /// `strace` answers them with success.
     LeftOut,
-    /// `strace` holds each up for so many milliseconds, and the thread with it.
-    Blocking(u64),
-    /// Their completion is reported so many milliseconds later, and the thread goes on.
-    Late(u64),
+    /// `strace` holds each up for so many milliseconds, and the thread with it: a slow disk.
+    Slow(u64),
 }
 
 /// Two free ports that were not handed out before: the server that holds them may not listen yet.
@@ -62,25 +60,40 @@ pub fn tern() -> Command {
     command
 }
 
+/// The arguments of `strace` that change syncs.
+fn inject(injected: &str) -> [String; 4] {
+    let syncs = "fsync,fdatasync,msync,sync_file_range";
+    [
+        "-e".into(),
+        format!("trace={syncs}"),
+        "-e".into(),
+        format!("inject={syncs}:{injected}"),
+    ]
+}
+
+/// A `strace` that changes the syncs of a process that runs. Dropped, it leaves the process alone.
+pub struct ChangedSyncs(Child);
+
+impl Drop for ChangedSyncs {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        // It lets go of the process and ends.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
 impl Syncs {
     fn command(self) -> Command {
         let injected = match self {
             Syncs::Real => return tern(),
-            Syncs::Late(ms) => {
-                let mut command = tern();
-                command.env("TERN_SYNC_DELAY_MS", ms.to_string());
-                return command;
-            }
             Syncs::LeftOut => "retval=0".to_string(),
-            Syncs::Blocking(ms) => format!("delay_enter={}", ms * 1000),
+            Syncs::Slow(ms) => format!("delay_enter={}", ms * 1000),
         };
         let mut strace = Command::new("strace");
         // -D: the server stays this process's child.
-        let syncs = "fsync,fdatasync,msync,sync_file_range";
-        strace.args(["-D", "-f", "-qq", "-o", "/dev/null"]);
-        strace.args(["-e", &format!("trace={syncs}")]);
-        strace.args(["-e", &format!("inject={syncs}:{injected}")]);
-        strace.arg(binary());
+        strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf"]);
+        strace.args(inject(&injected)).arg(binary());
         strace
     }
 }
@@ -270,6 +283,21 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
+    }
+
+    /// From now on its syncs are changed as the option `inject` of `strace` says: `error=EIO`.
+    pub fn change_syncs(&self, injected: &str) -> ChangedSyncs {
+        let told = self.home.path().join("strace");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-o", "/dev/null", "-p", &self.pid().to_string()]);
+        strace.args(inject(injected));
+        strace.stderr(File::create(&told).expect("a file"));
+        let strace = ChangedSyncs(strace.spawn().expect("strace starts"));
+        until("strace is attached", || {
+            let text = std::fs::read_to_string(&told).ok()?;
+            text.contains("attached").then_some(())
+        });
+        strace
     }
 
     /// SIGKILL.

@@ -352,7 +352,11 @@ impl World {
     fn carry_snapshot(&mut self, slot: usize, run: &mut Running, out: SnapshotOut) {
         let (min, max) = (self.p.sync_us_min, self.p.sync_us_max * 3);
         let soon = self.now_us + self.rng.range(min, max);
-        let after_us = if self.p.in_place { self.now_us } else { soon };
+        let after_us = if self.p.handed_over_ppm == 0 {
+            self.now_us
+        } else {
+            soon
+        };
         if run.disk.snapshot(out) {
             let epoch = self.hosts[slot].epoch;
             self.queue.push(after_us, Ev::Reported { slot, epoch });

@@ -1,8 +1,10 @@
 //! The next thing happens to one machine, and its turn follows: inputs in the order of `Ev`, then
 //! `finish_turn`, the simulator's version of the reactor's turn.
 use super::*;
+use crate::disk::Durable;
 use tern::core::peers::LinkEvent;
 use tern::core::raft::SnapshotMeta;
+use tern::shell::disk::Manner;
 
 impl World {
     /// The next thing happens. False when nothing is left to happen.
@@ -33,10 +35,12 @@ impl World {
             Ev::Synced {
                 slot,
                 epoch,
-                is_state,
                 took_us,
             } => self.input(slot, epoch, |_, run, now| {
-                on_synced(run, now, is_state, took_us);
+                if run.disk.has_task() {
+                    let durable = run.disk.end_task();
+                    on_durable(run, now, durable, took_us);
+                }
             }),
             Ev::Reported { slot, epoch } => {
                 self.input(slot, epoch, |world, run, now| {
@@ -338,7 +342,7 @@ impl World {
             stopped |= fx.orders.iter().any(ends);
             let done = self.carry_out(slot, &mut run, &mut fx);
             self.fail(done);
-            if is_first || !self.p.in_place {
+            if is_first {
                 self.maybe_sync(slot, &mut run, now);
             }
             if let Some(space) = run.disk.poll_space(now.mono_us) {
@@ -363,7 +367,7 @@ impl World {
         self.heard_appends.end_turn();
         let woken = self.plan_wake(slot, &mut run);
         self.fail(woken);
-        if self.p.in_place && run.disk.has_work() {
+        if run.disk.has_work() {
             let epoch = self.hosts[slot].epoch;
             self.queue.push(self.now_us + 1, Ev::Turn { slot, epoch });
         }
@@ -413,29 +417,25 @@ impl World {
         self.queue.push(at, Ev::Start { slot });
     }
 
-    /// Starts a job of the disk. Term and vote are reported before the log, each when it is durable:
-    /// at once, or in a later turn.
+    /// Starts a job of the disk, in either manner. What is durable is reported at once, or in a later
+    /// turn.
     fn maybe_sync(&mut self, slot: usize, run: &mut Running, now: Now) {
-        let (has_state, has_log) = run.disk.start_job(now.mono_us);
-        let epoch = self.hosts[slot].epoch;
-        let mut ends_us = self.now_us;
-        for is_state in [true, false] {
-            if !(if is_state { has_state } else { has_log }) {
-                continue;
-            }
-            let took_us = self.sync_us(slot);
-            if self.p.in_place {
-                on_synced(run, now, is_state, took_us);
-                continue;
-            }
-            ends_us += took_us;
+        let manner = if self.rng.chance(self.p.handed_over_ppm) {
+            Manner::HandedOver
+        } else {
+            Manner::InPlace
+        };
+        let (durable, has_task) = run.disk.start_job(manner);
+        let took_us = self.sync_us(slot);
+        on_durable(run, now, durable, took_us);
+        if has_task {
+            let epoch = self.hosts[slot].epoch;
             let synced = Ev::Synced {
                 slot,
                 epoch,
-                is_state,
                 took_us,
             };
-            self.queue.push(ends_us, synced);
+            self.queue.push(self.now_us + took_us, synced);
         }
     }
 
@@ -455,13 +455,12 @@ impl World {
     }
 }
 
-/// A sync of term and vote, or of the log, is over.
-fn on_synced(run: &mut Running, now: Now, is_state: bool, took_us: u64) {
-    if is_state {
-        let seq = run.disk.end_state_sync();
+/// A term and vote, and records of the log, are durable.
+fn on_durable(run: &mut Running, now: Now, durable: Durable, took_us: u64) {
+    if let Some(seq) = durable.state {
         run.core.on_state_synced(now, seq, took_us);
-    } else {
-        let lsn = run.disk.end_sync();
+    }
+    if let Some(lsn) = durable.lsn {
         run.shown.on_synced(lsn.0);
         run.core.on_synced(now, lsn, took_us);
     }

@@ -1,0 +1,124 @@
+//! The thread that runs what may block on a device, so that the loop never waits for one.
+//!
+//! It gets a task with all that its system calls need, runs it, gives it back, and wakes the poll.
+//! It owns nothing between tasks and decides nothing: which task is next, and what its end means, is
+//! up to the disk ([`super::Disk`]). Start with [`Worker::start`].
+use crate::shell::clock::Clock;
+use mio::Waker;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread;
+use wal::Task;
+use wal::os::Os;
+
+/// The stack of the thread, in bytes. System calls need little; the default is 2 MiB.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// A task that has run.
+pub struct EndedTask {
+    /// The task.
+    pub task: Task<Os>,
+    /// How long its system calls took, in microseconds. The waking of the thread is not in it.
+    pub took_us: u64,
+}
+
+/// The thread, as the loop sees it.
+pub struct Worker {
+    tasks: Sender<Task<Os>>,
+    ended: Receiver<EndedTask>,
+}
+
+impl Worker {
+    /// Starts the thread. It wakes the poll of `waker` after each task, and ends with this value.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread.
+    pub fn new(waker: Arc<Waker>) -> io::Result<Worker> {
+        let (tasks, incoming) = channel();
+        let (outgoing, ended) = channel();
+        let thread = thread::Builder::new()
+            .name("disk".into())
+            .stack_size(STACK_BYTES);
+        thread.spawn(move || run_tasks(&incoming, &outgoing, &waker))?;
+        Ok(Worker { tasks, ended })
+    }
+
+    /// Hands a task over.
+    pub fn start(&mut self, task: Task<Os>) {
+        self.tasks.send(task).expect(RUNS);
+    }
+
+    /// The next task that has run.
+    pub fn take_ended(&mut self) -> Option<EndedTask> {
+        match self.ended.try_recv() {
+            Ok(ended) => Some(ended),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => panic!("{RUNS}"),
+        }
+    }
+
+    /// Blocks until a task that was handed over has run. Not for the loop, unless it ends.
+    pub fn wait(&mut self) -> EndedTask {
+        self.ended.recv().expect(RUNS)
+    }
+}
+
+/// The thread ends with the loop, and a panic in it ends the process (`panic = "abort"`).
+const RUNS: &str = "the disk thread runs as long as the loop";
+
+fn run_tasks(tasks: &Receiver<Task<Os>>, ended: &Sender<EndedTask>, waker: &Waker) {
+    let clock = Clock::new();
+    while let Ok(mut task) = tasks.recv() {
+        let since_us = clock.now().mono_us;
+        task.run();
+        let took_us = clock.now().mono_us - since_us;
+        // Both fail only once the loop has ended.
+        if ended.send(EndedTask { task, took_us }).is_err() {
+            return;
+        }
+        let _ = waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll, Token};
+    use wal::{Options, Record, Wal};
+
+    #[test]
+    fn the_end_of_a_task_wakes_the_poll() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = || Options {
+            dir: dir.path().into(),
+            segment_bytes: wal::SEGMENT_BYTES_MIN,
+            identity: 7,
+        };
+        let (mut wal, _) = Wal::open(options()).expect("an empty directory");
+        let mut poll = Poll::new().expect("a poll");
+        let waker = Waker::new(poll.registry(), Token(3)).expect("a waker");
+        let mut worker = Worker::new(Arc::new(waker)).expect("a thread");
+        let record = Record::Entry {
+            term: 1,
+            index: 1,
+            body: b"one",
+        };
+        wal.append(&[record], 0).expect("room");
+        assert!(worker.take_ended().is_none());
+        worker.start(wal.hand_over().expect("it can").expect("a record waits"));
+        let mut events = Events::with_capacity(4);
+        poll.poll(&mut events, None).expect("it is woken");
+        assert_eq!(events.iter().next().map(|e| e.token()), Some(Token(3)));
+        let ended = worker.take_ended().expect("it has run");
+        wal.take_back(ended.task).expect("it is synced");
+        assert_eq!(wal.poll_sync(), Ok(Some(1)));
+        wal.append(&[record], 0).expect("room");
+        worker.start(wal.hand_over().expect("it can").expect("a record waits"));
+        wal.take_back(worker.wait().task).expect("it is synced");
+        wal.close().expect("no task is under way");
+        let (_, found) = Wal::open(options()).expect("it is whole");
+        assert_eq!(found.entries.len(), 1);
+    }
+}

@@ -1,0 +1,219 @@
+//! The disk as the loop uses it: when a sync starts, in which manner, and what the machine is told of
+//! it.
+//!
+//! The loop never waits for a slow device. A short sync runs in place; anything longer is a task for
+//! a thread, whose end wakes the poll and is reported in a later turn. Only three rare orders wait
+//! for the device: they change which data this machine has ([`Storage::start_over`]).
+//!
+//! Must not decide anything about raft. Start with [`Storage::take_outputs`], then
+//! [`Storage::start_sync`] and [`Storage::complete_sync`].
+use super::gathering::Gathering;
+use super::sync_manner::SyncManner;
+use crate::core::machine::{Machine, Outputs, StandbyInfo};
+use crate::core::raft::{Configuration, PeerId};
+use crate::core::timer::Now;
+use crate::shell::clock::Clock;
+use crate::shell::disk::worker::Worker;
+use crate::shell::disk::{Disk, SyncReport, or_exit};
+use mio::Waker;
+use std::sync::Arc;
+
+/// The disk, the thread of its tasks, and the rules of its syncs.
+pub struct Storage {
+    disk: Disk,
+    worker: Worker,
+    /// In which manner a sync runs.
+    manner: SyncManner,
+    /// The wait for further requests before the sync after a slow one.
+    gathering: Gathering,
+    /// When the last task was handed over, in microseconds of the monotonic clock.
+    task_since_us: u64,
+    /// How long the last sync took, in microseconds, until `take_sync_us`.
+    sync_us: Option<u64>,
+    /// How many bytes the log takes, as the machine was told last. `None` once the machine has
+    /// handed records out since: it counts them as longer than they are.
+    reported_free_bytes: Option<u64>,
+}
+
+impl Storage {
+    /// Starts the thread, which wakes the poll of `waker`.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread; with a sentence for the user.
+    pub fn new(disk: Disk, waker: Arc<Waker>) -> Result<Storage, String> {
+        let worker = Worker::new(waker).map_err(|e| format!("no thread for the disk: {e}"))?;
+        Ok(Storage {
+            disk,
+            worker,
+            manner: SyncManner::default(),
+            gathering: Gathering::default(),
+            task_since_us: 0,
+            sync_us: None,
+            reported_free_bytes: None,
+        })
+    }
+
+    /// The disk, for what needs no sync.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Takes what must become durable, and the orders about snapshots. Returns whether the machine
+    /// got a report.
+    pub fn take_outputs(&mut self, outputs: &mut Outputs, machine: &mut Machine, now: Now) -> bool {
+        if let Some(state) = outputs.state.take() {
+            self.disk.save_state(state);
+        }
+        if !outputs.persist.is_empty() {
+            self.reported_free_bytes = None;
+        }
+        or_exit(self.disk.append(&mut outputs.persist, outputs.lsn));
+        if let Some(bytes) = outputs.wanted_room_bytes.take() {
+            self.disk.want_room(bytes);
+        }
+        let mut has_reported = false;
+        for out in outputs.snapshot.drain(..) {
+            if let Some(saved) = or_exit(self.disk.snapshot(out)) {
+                machine.on_snapshot(now, saved);
+                has_reported = true;
+            }
+        }
+        has_reported
+    }
+
+    /// Takes back the task if it has ended, and reports to the machine what is durable since.
+    pub fn complete_sync(&mut self, machine: &mut Machine, now: Now) {
+        let mut took_us = 0;
+        if self.disk.has_task()
+            && let Some(ended) = self.worker.take_ended()
+        {
+            if ended.task.is_one_sync() {
+                self.manner.on_sync(ended.took_us, now.mono_us);
+            }
+            or_exit(self.disk.take_back(ended.task));
+            took_us = now.mono_us - self.task_since_us;
+        }
+        self.report(machine, now, took_us);
+    }
+
+    /// Starts one sync for all that was taken since the last one, in place or in the thread. If it
+    /// is over when it returns, it is reported at once. Returns the time then.
+    pub fn start_sync(&mut self, machine: &mut Machine, clock: &Clock, mut now: Now) -> Now {
+        let since_us = now.mono_us;
+        let is_waiting = self.gathering.is_waiting(self.disk.appended(), since_us);
+        if self.disk.has_task() || (is_waiting && !self.disk.has_unwritten_state()) {
+            return now;
+        }
+        let started = or_exit(self.disk.start_sync(self.manner.at(since_us)));
+        let mut took_us = 0;
+        if started.syncs > 0 {
+            now = clock.now();
+            took_us = now.mono_us - since_us;
+        }
+        if let Some(each_us) = took_us.checked_div(started.syncs) {
+            self.manner.on_sync(each_us, now.mono_us);
+        }
+        self.report(machine, now, took_us);
+        if let Some(task) = started.task {
+            self.task_since_us = now.mono_us;
+            self.worker.start(task);
+        }
+        now
+    }
+
+    /// How long the sync took that has ended since the last call, in microseconds; `None` if none has.
+    pub fn take_sync_us(&mut self) -> Option<u64> {
+        self.sync_us.take()
+    }
+
+    /// Reports to the machine the records that are durable now, and a change of the disk's room.
+    /// `took_us` is the duration of the sync that has ended, in microseconds; 0 without one: some
+    /// records become durable without a sync.
+    fn report(&mut self, machine: &mut Machine, now: Now, took_us: u64) {
+        let report = or_exit(self.disk.poll_sync());
+        if report != SyncReport::default() {
+            self.gathering.on_sync(took_us, report.records);
+            self.sync_us = (took_us > 0).then_some(took_us);
+            if let Some(seq) = report.state {
+                machine.on_state_synced(now, seq, took_us);
+            }
+            if let Some(lsn) = report.lsn {
+                // One sync counts once.
+                let took_us = if report.state.is_some() { 0 } else { took_us };
+                machine.on_synced(now, lsn, took_us);
+            }
+        }
+        if let Some(space) = self.disk.poll_space(now.mono_us) {
+            machine.on_space(now, space);
+        }
+        self.report_room(machine);
+    }
+
+    /// Reports to the machine how many bytes the log takes, if that has changed.
+    pub fn report_room(&mut self, machine: &mut Machine) {
+        let free_bytes = self.disk.free_bytes();
+        if self.reported_free_bytes != Some(free_bytes) {
+            self.reported_free_bytes = Some(free_bytes);
+            machine.on_room(free_bytes);
+        }
+    }
+
+    /// The turn has sent `answers` answers. The next sync may wait for the next requests of these
+    /// clients.
+    pub fn on_answers(&mut self, answers: usize, now: Now) {
+        let appended = self.disk.appended();
+        self.gathering.on_answers(answers, appended, now.mono_us);
+    }
+
+    /// Whether the next turn has something to do here at once.
+    pub fn has_work(&self, now_us: u64) -> bool {
+        let is_waiting = self.gathering.is_waiting(self.disk.appended(), now_us);
+        !is_waiting && self.disk.has_work()
+    }
+
+    /// When the next turn must come, in microseconds of the monotonic clock; `None` if nothing is
+    /// due.
+    pub fn next_deadline(&self, now_us: u64) -> Option<u64> {
+        let gathered_us = self.gathering.deadline(self.disk.appended(), now_us);
+        let deadlines = [gathered_us, self.disk.next_deadline()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The configuration has changed.
+    pub fn keep_configuration(&mut self, cluster: u64, configuration: &Configuration) {
+        self.disk.keep_configuration(cluster, configuration);
+    }
+
+    /// See [`Disk::keep_id`]. Waits for the device.
+    pub fn keep_id(&mut self, id: PeerId) {
+        self.finish_task();
+        or_exit(self.disk.keep_id(id));
+    }
+
+    /// See [`Disk::keep_standby`]. Waits for the device.
+    pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
+        self.finish_task();
+        or_exit(self.disk.keep_standby(info, abandons_log));
+    }
+
+    /// See [`Disk::start_over`]. Waits for the device.
+    pub fn start_over(&mut self) -> u64 {
+        self.finish_task();
+        or_exit(self.disk.start_over())
+    }
+
+    /// Syncs the appended records and closes the log, at the end of the loop. Waits for the device.
+    pub fn close(mut self) {
+        self.finish_task();
+        or_exit(self.disk.close());
+    }
+
+    /// Waits until the task has ended, and takes it back. What it made durable is reported later.
+    fn finish_task(&mut self) {
+        if self.disk.has_task() {
+            let ended = self.worker.wait();
+            or_exit(self.disk.take_back(ended.task));
+        }
+    }
+}
