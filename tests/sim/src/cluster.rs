@@ -485,9 +485,12 @@ impl World {
     }
 
     /// Where and how a machine looks for the cluster: the settings of its command line.
-    fn search(&self) -> Search {
-        // The list of an operator who has given all of them new addresses is complete.
-        let has_complete_list = self.address_changes > 0;
+    fn search(&self, slot: usize) -> Search {
+        // The list of an operator who has given all of them new addresses is complete, and so is that
+        // of a machine with the address of another one. If it has no log, its list has standbys only,
+        // and no machine lists its address, nothing else could lead them to each other.
+        let has_swapped = slot_of(&self.hosts[slot].peer_url) != Some(slot);
+        let has_complete_list = self.address_changes > 0 || has_swapped;
         let count = if has_complete_list {
             self.hosts.len()
         } else {

@@ -12,7 +12,7 @@ use super::workload::register;
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::{Machine, Op, Order, Outcome, Outputs, Recovered, Ticket};
 use tern::core::peers::{Hello, HelloRefusal};
-use tern::core::raft::PeerId;
+use tern::core::raft::{PeerId, Term};
 use tern::shell::config::Config;
 use tern::shell::disk::{DiskFailure, Manner, SyncReport};
 use tern_support::sim_fs::{Fault, SimFs};
@@ -29,6 +29,7 @@ struct ClusterPlace {
     id: PeerId,
     incarnation: u64,
     last: u64,
+    last_term: Term,
     members: Vec<u64>,
 }
 
@@ -94,7 +95,7 @@ impl World {
             fs.calls() > calls / 2,
             "the calls were counted on the same disk"
         );
-        self.run_alone(slot, (disk, recovered), old.last, members)
+        self.run_alone(slot, (disk, recovered), &old, members)
     }
 
     /// Cuts the step off at each of its calls. Returns how many calls it makes.
@@ -160,7 +161,7 @@ impl World {
         &mut self,
         slot: usize,
         (mut disk, recovered): (RealDisk, Recovered),
-        last: u64,
+        old: &ClusterPlace,
         members: &[usize],
     ) -> Checked {
         let mut now = self.now_of(slot, 0);
@@ -203,14 +204,16 @@ impl World {
             let text = format!("the new cluster answers {answered:?}: {term:?}, serves {seen}");
             return failed(slot, &text);
         }
-        self.check_registers(slot, &machine, last)?;
+        self.check_registers(slot, &machine, old)?;
         self.check_told_apart(slot, &mut machine, members)
     }
 
     /// Every register is as it was after the last entry on this disk. An entry after that is lost
-    /// with the others, and one that was not committed has no model.
-    fn check_registers(&self, slot: usize, machine: &Machine, last: u64) -> Checked {
-        let Some(etcd) = self.truth.etcd_after(last) else {
+    /// with the others. The model knows committed entries only: if the last entry here is not the
+    /// committed one at its index, nothing is compared.
+    fn check_registers(&self, slot: usize, machine: &Machine, old: &ClusterPlace) -> Checked {
+        let is_committed = self.truth.committed_term(old.last) == Some(old.last_term.0);
+        let Some(etcd) = self.truth.etcd_after(old.last).filter(|_| is_committed) else {
             return Ok(());
         };
         let store = machine.store().expect("a member has a key space");
@@ -272,6 +275,7 @@ fn place_of(image: &Image) -> ClusterPlace {
         id: image.id,
         incarnation: image.incarnation,
         last: image.last(),
+        last_term: image.last_term(),
         members: members.into_iter().flatten().map(|m| m.id.0).collect(),
     }
 }

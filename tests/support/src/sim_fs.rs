@@ -107,16 +107,6 @@ enum Call {
     SyncFolder(PathBuf),
 }
 
-impl Call {
-    /// The file that it concerns; `None`: names.
-    fn file(&self) -> Option<usize> {
-        match self {
-            Call::Change(number, _) | Call::Sync(number) => Some(*number),
-            Call::Name(_) | Call::SyncFolder(_) => None,
-        }
-    }
-}
-
 #[derive(Clone, Debug, Default)]
 struct Inode {
     live: Content,
@@ -134,9 +124,8 @@ struct Disk {
     /// The changes to names since the last sync of their folders, oldest first.
     unsynced_names: Vec<NameOp>,
     locked: Vec<PathBuf>,
-    /// The calls since the oldest one that has not reached the disk side. `None`: it has reached
-    /// the disk side before older ones.
-    held: VecDeque<Option<Call>>,
+    /// The calls since the oldest one that has not reached the disk side.
+    held: VecDeque<Call>,
     /// How many calls were made before the first one in `held`.
     passed: u64,
     is_holding: bool,
@@ -237,13 +226,6 @@ impl SimFs {
         self.0.borrow_mut().let_through(made);
     }
 
-    /// The calls after the first `from` up to the `made`-th have reached the disk side. Older ones
-    /// stay where they are, unless both concern the same file or either changes names: the two were
-    /// made by jobs that run at a time.
-    pub fn let_through_alone(&self, from: u64, made: u64) {
-        self.0.borrow_mut().let_through_alone(from, made);
-    }
-
     /// The power fails. Returns the disk that is left, as a restart finds it.
     pub fn cut_power(&self, rng: &mut Rng) -> SimFs {
         let mut disk = self.0.borrow().clone();
@@ -293,9 +275,7 @@ impl SimFs {
             Node::Folder => true,
             Node::File(number) => disk.inodes[*number].unsynced.is_empty(),
         };
-        disk.held.iter().all(Option::is_none)
-            && disk.unsynced_names.is_empty()
-            && disk.names.values().all(is_synced)
+        disk.held.is_empty() && disk.unsynced_names.is_empty() && disk.names.values().all(is_synced)
     }
 
     /// The content of a file, as the process sees it; `None` if there is none.
@@ -380,7 +360,7 @@ impl Disk {
             Call::Sync(_) | Call::SyncFolder(_) => {}
         }
         if self.is_holding || !self.held.is_empty() {
-            self.held.push_back(Some(call));
+            self.held.push_back(call);
         } else {
             self.passed += 1;
             self.reach(call);
@@ -392,25 +372,7 @@ impl Disk {
             && let Some(call) = self.held.pop_front()
         {
             self.passed += 1;
-            if let Some(call) = call {
-                self.reach(call);
-            }
-        }
-    }
-
-    fn let_through_alone(&mut self, from: u64, made: u64) {
-        let first = from.saturating_sub(self.passed) as usize;
-        let end = made.saturating_sub(self.passed) as usize;
-        let older: Vec<_> = self.held.range(..first).flatten().map(Call::file).collect();
-        let mut own = self.held.range(first..end).flatten().map(Call::file);
-        let is_shared = |file: Option<usize>| file.is_none() || older.contains(&file);
-        if older.contains(&None) || own.any(is_shared) {
-            return self.let_through(made);
-        }
-        for at in first..end {
-            if let Some(call) = self.held[at].take() {
-                self.reach(call);
-            }
+            self.reach(call);
         }
     }
 

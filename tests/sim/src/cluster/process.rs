@@ -46,7 +46,7 @@ impl World {
         } = opened;
         let search = Search {
             known,
-            ..self.search()
+            ..self.search(slot)
         };
         let core = self.recover(slot, (recovered, standby), search, seed, now);
         let log_end = log.last();
