@@ -5,7 +5,8 @@
 //! the tree, and everything that may take long is done in portions: listings by `page`, snapshots
 //! by `snapshot_chunk`, expiration by `expire`, freeing of removed directories by `free_some`.
 //!
-//! - `node` is the tree, `path` relates paths; `ttl` is the index of expirations.
+//! - `node` is the tree, `node_id`, `children` and `child` its parts, `path` relates paths;
+//!   `ttl` is the index of expirations.
 //! - `write`, `expire` and `cluster_view` are the commands, made from the changes of `edit`;
 //!   `growth` tells beforehand how many bytes a command adds.
 //! - `history` and `watch` say which watchers an event reaches.
@@ -18,6 +19,8 @@ use crate::core::cluster_time::ClusterTime;
 use crate::core::command::{Command, KeyPath};
 use crate::core::error::{Code, Error};
 
+mod child;
+mod children;
 mod cluster_view;
 mod discard;
 mod edit;
@@ -27,8 +30,8 @@ mod freeze;
 mod growth;
 mod history;
 mod listing;
-mod name;
 mod node;
+mod node_id;
 mod path;
 mod reclaim;
 mod restore;

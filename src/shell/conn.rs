@@ -41,8 +41,8 @@ struct ActiveRequest {
     shape: Shape,
 
     /// The file that the answer is written to instead of the client. `None` before its first part,
-    /// and for all other requests.
-    export: Option<Export>,
+    /// and for all other requests. Boxed, because it is rare and each connection has room for it.
+    export: Option<Box<Export>>,
 
     /// The request waits for events, without a deadline. Its unread output is limited.
     is_watch: bool,
@@ -391,7 +391,7 @@ impl Conn {
     /// # Panics
     /// Without a request in flight.
     pub fn take_export(&mut self) -> Option<Export> {
-        self.active_mut().export.take()
+        self.active_mut().export.take().map(|export| *export)
     }
 
     /// The counterpart of `take_export`.
@@ -399,7 +399,7 @@ impl Conn {
     /// # Panics
     /// Without a request in flight.
     pub fn put_export(&mut self, export: Export) {
-        self.active_mut().export = Some(export);
+        self.active_mut().export = Some(Box::new(export));
     }
 
     fn active_mut(&mut self) -> &mut ActiveRequest {

@@ -3,7 +3,7 @@
 //!
 //! Start with [`Discarded::free_some`].
 use super::Store;
-use super::node::ROOT;
+use super::node_id::ROOT;
 
 /// How many children of the root are taken out at a time.
 const CHILDREN_TAKEN: usize = 1000;

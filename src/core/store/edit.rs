@@ -6,7 +6,8 @@
 //! checked that the change is allowed, and raised the etcd index. No event is made here.
 use super::Store;
 use super::event::{EtcdIndex, ValueRef, View};
-use super::node::{Lookup, Node, NodeId};
+use super::node::{Lookup, Node};
+use super::node_id::NodeId;
 use super::path::{depth_of, name_of, name_start};
 use super::ttl::due_of;
 use crate::core::cluster_time::Lease;

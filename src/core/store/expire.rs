@@ -1,7 +1,8 @@
 //! Expiration: which node is due next, and the command that removes the nodes that are due.
 use super::Store;
 use super::event::Action;
-use super::node::{Lookup, NodeId};
+use super::node::Lookup;
+use super::node_id::NodeId;
 use super::path::is_within;
 use crate::core::cluster_time::Stamp;
 use crate::core::command::KeyPath;

@@ -11,8 +11,8 @@
 //! them together keep is limited in bytes: beyond that, listings are given up, the oldest first.
 //! Start with `Freezer` and `Freezer::save`.
 use super::event::{Event, ValueRef};
-use super::name::NodeName;
-use super::node::{Node, NodeId};
+use super::node::Node;
+use super::node_id::NodeId;
 use super::path::{depth_of, is_below, is_within, name_of, traversal_order};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -46,7 +46,7 @@ pub struct Freezer {
     /// The contents of nodes before they were changed in place, oldest first.
     saved: BTreeMap<NodeId, VecDeque<SavedNode>>,
     /// The nodes that were taken out of a directory, by directory and name, oldest first.
-    removed: BTreeMap<NodeId, BTreeMap<NodeName, VecDeque<RemovedNode>>>,
+    removed: BTreeMap<NodeId, BTreeMap<Box<str>, VecDeque<RemovedNode>>>,
     /// One record for each entry of `saved` and `removed`, in the order in which they are dropped:
     /// `until` ascends.
     kept: VecDeque<Kept>,
@@ -116,7 +116,7 @@ enum KeptPlace {
     /// The first one of this name in `Freezer::removed`.
     Removed {
         dir: NodeId,
-        name: NodeName,
+        name: Box<str>,
         depth: u32,
     },
 }
@@ -182,14 +182,14 @@ impl<'a> FrozenMoment<'a> {
         self,
         dir: NodeId,
         after: &'a str,
-    ) -> impl Iterator<Item = (&'a NodeName, NodeId)> {
-        let range = (Excluded(after.as_bytes()), Unbounded);
+    ) -> impl Iterator<Item = (&'a str, NodeId)> {
+        let range = (Excluded(after), Unbounded);
         let names = self.freezer.removed.get(&dir).into_iter();
-        let names = names.flat_map(move |names| names.range::<[u8], _>(range));
+        let names = names.flat_map(move |names| names.range::<str, _>(range));
         names.filter_map(move |(name, nodes)| {
             let mut nodes = nodes.iter();
             let node = nodes.find(|node| node.created <= self.at && self.at < node.until)?;
-            Some((name, node.id))
+            Some((&**name, node.id))
         })
     }
 
@@ -358,7 +358,7 @@ impl Freezer {
         if !self.is_needed(created, bytes, |freeze| freeze.reads_within(path)) {
             return false;
         }
-        let name = NodeName::from(name_of(path));
+        let name: Box<str> = name_of(path).into();
         let names = self.removed.entry(dir).or_default();
         names
             .entry(name.clone())
@@ -461,10 +461,10 @@ impl Freezer {
             }
             KeptPlace::Removed { dir, name, depth } => {
                 let names = self.removed.get_mut(&dir).expect("recorded in `kept`");
-                let nodes = names.get_mut(name.as_bytes()).expect("recorded in `kept`");
+                let nodes = names.get_mut(&*name).expect("recorded in `kept`");
                 let node = nodes.pop_front().expect("recorded in `kept`");
                 if nodes.is_empty() {
-                    names.remove(name.as_bytes());
+                    names.remove(&*name);
                 }
                 if names.is_empty() {
                     self.removed.remove(&dir);

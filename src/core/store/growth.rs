@@ -3,7 +3,8 @@
 //! Each command is followed here as `write` follows it, without a change. Start with
 //! `Store::growth`.
 use super::Store;
-use super::node::{Lookup, NODE_BYTES, NodeId};
+use super::node::{Lookup, NODE_BYTES};
+use super::node_id::NodeId;
 use super::write::Conditions;
 use crate::core::command::{Command, KeyPath};
 

@@ -5,7 +5,8 @@
 use super::Store;
 use super::event::{EtcdIndex, Event, ListItem, View};
 use super::freeze::{FreezeToken, FrozenMoment};
-use super::node::{KeyTree, NodeId, ROOT};
+use super::node::KeyTree;
+use super::node_id::{NodeId, ROOT};
 use super::snapshot::events_of;
 use super::stats::{Operation, Stats};
 use super::walk::TreeWalk;

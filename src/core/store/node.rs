@@ -1,30 +1,20 @@
 //! The tree of the key space: an arena of nodes that refer to each other by number. Each directory
-//! maps the names of its children to their numbers, in order.
+//! has the names of its children with their numbers, in order (`children`).
 //!
 //! The tree knows names and nodes. It knows no events, watchers or indexes over the tree: `edit`
 //! keeps those in agreement with it. A node does not hold its own name or parent, which keeps it at
 //! 40 bytes. Nothing here recurses: a path is followed segment by segment. Start with
 //! `KeyTree::look_up`.
+use super::children::Children;
 use super::event::{EtcdIndex, ValueRef, View, ViewRef};
-use super::name::NodeName;
+use super::node_id::{NodeId, ROOT};
 use crate::core::command::KeyPath;
 use crate::core::error::{Code, Error};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Nodes in a block. The arena grows by blocks, so that growing moves no node and at most one block
 /// of memory is unused.
 const BLOCK_NODES: usize = 1024;
-
-/// The place of a node in the arena. It is reused once the node is released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NodeId(u32);
-
-/// The root; it always exists.
-pub const ROOT: NodeId = NodeId(0);
-
-/// The children of a directory by name.
-pub type Children = BTreeMap<NodeName, NodeId>;
 
 /// A value from this length on, in bytes, is shared with the command and the events that carry it.
 /// A shorter one is copied into the tree, where a shared one would take 16 bytes more: with small
@@ -50,11 +40,24 @@ enum OtherContent {
 }
 
 impl Content {
+    /// A file with a value that can be shared.
     fn file(value: Arc<str>) -> Content {
         if value.len() < SHARED_VALUE_BYTES_MIN {
             return Content::ShortFile((&*value).into());
         }
         Content::Other(Box::new(OtherContent::LongFile(value)))
+    }
+
+    /// A file with a copy of a value.
+    fn copied_file(value: &str) -> Content {
+        if value.len() < SHARED_VALUE_BYTES_MIN {
+            return Content::ShortFile(value.into());
+        }
+        Content::file(value.into())
+    }
+
+    fn empty_dir() -> Content {
+        Content::Other(Box::new(OtherContent::Dir(Children::default())))
     }
 }
 
@@ -89,21 +92,27 @@ pub struct Node {
 impl Node {
     /// A node created at etcd index `index`. Without a value it is a directory.
     pub fn new(value: Option<Arc<str>>, expires_ns: Option<u64>, index: u64) -> Node {
-        let content = match value {
-            Some(value) => Content::file(value),
-            None => Content::Other(Box::new(OtherContent::Dir(Children::new()))),
-        };
         Node {
-            content,
+            content: value.map_or_else(Content::empty_dir, Content::file),
             expires: Expiry::new(expires_ns),
             modified: index,
             created: index,
         }
     }
 
-    /// This node with another index of its last change: a snapshot holds it.
-    pub fn with_modified(self, modified: u64) -> Node {
-        Node { modified, ..self }
+    /// A node as a snapshot holds it. Without a value it is a directory.
+    pub fn restored(
+        value: Option<&str>,
+        expires_ns: Option<u64>,
+        modified: u64,
+        created: u64,
+    ) -> Node {
+        Node {
+            content: value.map_or_else(Content::empty_dir, Content::copied_file),
+            expires: Expiry::new(expires_ns),
+            modified,
+            created,
+        }
     }
 
     /// Whether it is a directory.
@@ -268,7 +277,7 @@ impl KeyTree {
         let block = self.blocks.last_mut().expect("pushed above");
         block.push(node);
         let place = before + block.len() - 1;
-        NodeId(u32::try_from(place).expect("memory ends before node numbers do"))
+        NodeId::new(place)
     }
 
     /// Releases a node that no directory holds.
@@ -279,7 +288,7 @@ impl KeyTree {
     pub fn release(&mut self, id: NodeId) {
         assert!(id != ROOT, "the root stays");
         let node = self.node_mut(id);
-        let is_childless = node.children().is_none_or(BTreeMap::is_empty);
+        let is_childless = node.children().is_none_or(Children::is_empty);
         assert!(is_childless, "children are released first");
         node.content = Content::ShortFile(Box::default());
         self.free.push(id);
@@ -287,7 +296,7 @@ impl KeyTree {
 
     /// The node in a place.
     pub fn node(&self, id: NodeId) -> &Node {
-        &self.blocks[id.0 as usize / BLOCK_NODES][id.0 as usize % BLOCK_NODES]
+        &self.blocks[id.place() / BLOCK_NODES][id.place() % BLOCK_NODES]
     }
 
     /// Replaces or changes the node in a place by `change`. A directory holds the node.
@@ -301,7 +310,7 @@ impl KeyTree {
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        &mut self.blocks[id.0 as usize / BLOCK_NODES][id.0 as usize % BLOCK_NODES]
+        &mut self.blocks[id.place() / BLOCK_NODES][id.place() % BLOCK_NODES]
     }
 
     /// Takes the child of this name out of a directory.
@@ -310,7 +319,7 @@ impl KeyTree {
     ///
     /// If `dir` is a file.
     pub fn take_child(&mut self, dir: NodeId, name: &str) -> Option<NodeId> {
-        let child = self.children_mut(dir).remove(name.as_bytes())?;
+        let child = self.children_mut(dir).remove(name)?;
         self.bytes -= self.node(child).bytes() + name.len() as u64;
         Some(child)
     }
@@ -320,9 +329,9 @@ impl KeyTree {
         if !self.node(dir).is_dir() {
             return None;
         }
-        let (name, child) = self.children_mut(dir).pop_first()?;
-        self.bytes -= self.node(child).bytes() + name.as_bytes().len() as u64;
-        Some(child)
+        let child = self.children_mut(dir).pop_first()?;
+        self.bytes -= self.node(child.id()).bytes() + child.name_bytes().len() as u64;
+        Some(child.id())
     }
 
     /// # Panics
@@ -346,8 +355,7 @@ impl KeyTree {
     pub fn insert(&mut self, dir: NodeId, name: &str, node: Node) -> NodeId {
         self.bytes += node.bytes() + name.len() as u64;
         let id = self.add(node);
-        let before = self.children_mut(dir).insert(name.into(), id);
-        assert!(before.is_none(), "the name is free");
+        self.children_mut(dir).insert(name, id);
         id
     }
 
@@ -382,12 +390,12 @@ impl KeyTree {
             let start = end + 1;
             end = start + name.len();
             debug_assert_eq!(&path[start..end], name);
-            let Some(child) = children.get(name.as_bytes()) else {
+            let Some(child) = children.get(name) else {
                 let dir = id;
                 return Lookup::Missing { dir, start, end };
             };
             parent = id;
-            id = *child;
+            id = child;
             found = Lookup::Node { parent, id };
         }
         found

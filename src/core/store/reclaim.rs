@@ -1,7 +1,8 @@
 //! The nodes of removed directories that are still to be freed, a bounded number a turn.
 //!
 //! Only entries of the index of expirations still refer to them. They are removed together.
-use super::node::{KeyTree, NodeId};
+use super::node::KeyTree;
+use super::node_id::NodeId;
 use super::ttl::{Ttl, due_of};
 
 /// Most nodes that are freed at once: well below a millisecond.

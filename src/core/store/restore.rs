@@ -4,7 +4,8 @@
 //! that arrived is allocated for them. Start with `Restore::chunk`.
 use super::Store;
 use super::history::HistoryLimits;
-use super::node::{Node, NodeId, ROOT};
+use super::node::Node;
+use super::node_id::{NodeId, ROOT};
 use super::snapshot::{
     END, EVENT, HEAD, LENGTH_BYTES, NODE, PlainNode, VERSION, encode_head, put_end, put_plain_node,
     take_cluster_time, take_event,
@@ -13,7 +14,6 @@ use super::stats::{REPLICATED, Stats};
 use super::ttl::due_of;
 use crate::core::cluster_time::ClusterTime;
 use crate::core::varint::{Malformed, Unpack};
-use std::sync::Arc;
 
 /// Longest chunk that is accepted, in bytes. The longest one that a writer makes has a slice, then
 /// one event with the largest value and the largest previous value; the rest is a margin.
@@ -220,16 +220,11 @@ impl Restore {
         check(created <= modified && modified <= self.store.index)?;
         let siblings = self.store.tree.node(dir).children();
         let siblings = siblings.expect("only directories are open");
-        let is_after = |last: &str| last < name;
-        check(
-            siblings
-                .last_key_value()
-                .is_none_or(|(last, _)| is_after(last.as_str())),
-        )?;
+        check(siblings.last_name().is_none_or(|last| last < name))?;
         self.path.truncate(dir_path_len);
         self.path.push('/');
         self.path.push_str(name);
-        let node = Node::new(value.map(Arc::from), expires_ns, created).with_modified(modified);
+        let node = Node::restored(value, expires_ns, modified, created);
         let due = due_of(&node, depth as u32);
         check(due.is_none_or(|due| !self.store.ttl.contains(due)))?;
         self.store.ttl.add(due, &self.path);

@@ -15,7 +15,8 @@
 use super::event::{Action, EtcdIndex, Event, View};
 use super::freeze::{FreezeToken, Freezer, FrozenMoment};
 use super::history::History;
-use super::node::{KeyTree, ROOT};
+use super::node::KeyTree;
+use super::node_id::ROOT;
 use super::walk::{TreeWalk, Visited};
 use crate::core::cluster_time::{ClusterTime, Stamp, put_signed, take_signed};
 use crate::core::fields::Codec;

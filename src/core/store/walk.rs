@@ -5,9 +5,9 @@
 //! stay valid because no command was applied, or because a freeze keeps the nodes that are removed.
 use super::event::{EtcdIndex, ValueRef, View};
 use super::freeze::{FrozenMoment, SavedNode};
-use super::node::{KeyTree, Node, NodeId};
+use super::node::{KeyTree, Node};
+use super::node_id::NodeId;
 use super::path::name_of;
-use std::ops::Bound::{Excluded, Unbounded};
 
 /// A directory that a traversal is in.
 #[derive(Debug)]
@@ -206,24 +206,20 @@ fn children_after<'a>(
     tree: &'a KeyTree,
     freeze: Option<FrozenMoment<'a>>,
 ) -> impl Iterator<Item = (&'a str, NodeId)> {
-    let range = (Excluded(after.as_bytes()), Unbounded);
     let children = tree.node(dir).children();
     let children = children.expect("only directories are open");
     let mut present = children
-        .range::<[u8], _>(range)
-        .map(|(name, id)| (name, *id))
+        .after(after)
+        .map(|child| (child.name(), child.id()))
         .filter(move |(_, id)| freeze.is_none_or(|freeze| freeze.includes(tree.node(*id))))
         .peekable();
     let mut removed = freeze
         .into_iter()
         .flat_map(move |freeze| freeze.removed_after(dir, after))
         .peekable();
-    std::iter::from_fn(move || {
-        let (name, id) = match (present.peek(), removed.peek()) {
-            (Some((present_name, _)), Some((name, _))) if name < present_name => removed.next()?,
-            (Some(_), _) => present.next()?,
-            (None, _) => removed.next()?,
-        };
-        Some((name.as_str(), id))
+    std::iter::from_fn(move || match (present.peek(), removed.peek()) {
+        (Some((present_name, _)), Some((name, _))) if name < present_name => removed.next(),
+        (Some(_), _) => present.next(),
+        (None, _) => removed.next(),
     })
 }

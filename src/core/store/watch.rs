@@ -56,19 +56,43 @@ impl Watcher {
     }
 }
 
-/// The live watchers of one path, each with the first index that it waits for.
+/// A watcher that new events may reach.
+struct LiveWatcher {
+    id: WatcherId,
+    /// The first index that it waits for.
+    since: u64,
+}
+
+/// The live watchers of one path, each kind in the order of the numbers. Most paths have a single
+/// one, for which a map would take 200 bytes.
 #[derive(Default)]
 struct AtPath {
-    exact: BTreeMap<WatcherId, u64>,
-    recursive: BTreeMap<WatcherId, u64>,
+    exact: Vec<LiveWatcher>,
+    recursive: Vec<LiveWatcher>,
 }
 
 impl AtPath {
-    fn of_kind(&mut self, recursive: bool) -> &mut BTreeMap<WatcherId, u64> {
+    fn of_kind(&mut self, recursive: bool) -> &mut Vec<LiveWatcher> {
         if recursive {
             &mut self.recursive
         } else {
             &mut self.exact
+        }
+    }
+
+    fn insert(&mut self, recursive: bool, live: LiveWatcher) {
+        let watchers = self.of_kind(recursive);
+        let at = watchers.partition_point(|other| other.id < live.id);
+        if watchers.is_empty() {
+            watchers.reserve_exact(1);
+        }
+        watchers.insert(at, live);
+    }
+
+    fn remove(&mut self, recursive: bool, id: WatcherId) {
+        let watchers = self.of_kind(recursive);
+        if let Ok(at) = watchers.binary_search_by_key(&id, |live| live.id) {
+            watchers.remove(at);
         }
     }
 
@@ -136,7 +160,7 @@ impl Watchers {
 
     fn insert_live(&mut self, id: WatcherId, watcher: &Watcher, since: u64) {
         let at_path = self.live.entry(watcher.path.clone()).or_default();
-        at_path.of_kind(watcher.recursive).insert(id, since);
+        at_path.insert(watcher.recursive, LiveWatcher { id, since });
     }
 
     /// Removes a watcher; nothing to do if it is gone already.
@@ -145,7 +169,7 @@ impl Watchers {
             return;
         };
         if let Some(at_path) = self.live.get_mut(&watcher.path) {
-            at_path.of_kind(watcher.recursive).remove(&id);
+            at_path.remove(watcher.recursive, id);
             if at_path.is_empty() {
                 self.live.remove(&watcher.path);
             }
@@ -161,7 +185,8 @@ impl Watchers {
         }
         self.collect_reached(event, &mut reached);
         reached.sort_unstable();
-        for id in &reached {
+        // The last one first: it is the last one of its path too, so that none is moved.
+        for id in reached.iter().rev() {
             if !self.all[id].stream {
                 self.remove(*id);
             }
@@ -170,10 +195,10 @@ impl Watchers {
     }
 
     fn collect_reached(&self, event: &Event, reached: &mut Vec<WatcherId>) {
-        let mut collect = |waiting: &BTreeMap<WatcherId, u64>| {
-            for (id, since) in waiting {
-                if *since <= event.index().0 {
-                    reached.push(*id);
+        let mut collect = |watchers: &[LiveWatcher]| {
+            for live in watchers {
+                if live.since <= event.index().0 {
+                    reached.push(live.id);
                 }
             }
         };

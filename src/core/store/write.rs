@@ -5,7 +5,8 @@
 use super::Store;
 use super::edit::NewContent;
 use super::event::{Action, EtcdIndex, Event, View};
-use super::node::{Lookup, Node, NodeId};
+use super::node::{Lookup, Node};
+use super::node_id::NodeId;
 use super::stats::Operation;
 use crate::core::command::{Command, KeyPath, Naming};
 use crate::core::error::{Code, Error};
