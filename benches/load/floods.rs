@@ -95,7 +95,7 @@ fn batch() -> Vec<u8> {
         rpc: Rpc::Vote {
             pre: false,
             granted: false,
-            clock_ns: None,
+            reading: None,
         },
     };
     let mut bytes = Vec::new();

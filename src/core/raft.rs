@@ -623,8 +623,8 @@ impl Raft {
             Rpc::Vote {
                 pre,
                 granted,
-                clock_ns,
-            } => self.on_vote(from, pre, granted, clock_ns),
+                reading,
+            } => self.on_vote(from, pre, granted, reading),
             Rpc::AppendEntries { .. } => self.on_append_entries(from, message.rpc),
             Rpc::AppendReply {
                 round,

@@ -185,7 +185,7 @@ mod tests {
             rpc: Rpc::Vote {
                 pre: false,
                 granted: true,
-                clock_ns: Some(1),
+                reading: None,
             },
         }
     }

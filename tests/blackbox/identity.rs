@@ -155,7 +155,7 @@ fn protocol_08_a_stranger_at_the_peer_port() {
         for _ in 0..100 {
             let mut conn = Conn::open(server.peer_at());
             let request = format!(
-                "GET /raft HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tern-raft/5\r\n\
+                "GET /raft HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tern-raft/6\r\n\
                  Tern-Hello: {noise}\r\n\r\n"
             );
             conn.send(request.as_bytes());

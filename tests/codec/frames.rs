@@ -14,7 +14,7 @@ fn vote(term: u64) -> Message {
         rpc: Rpc::Vote {
             pre: false,
             granted: true,
-            clock_ns: None,
+            reading: None,
         },
     }
 }
@@ -229,7 +229,7 @@ fn upgrades_are_asked_for_and_granted() {
     match parser.parse(&asked, &tern::codec::http::Limits::default()) {
         tern::codec::http::Parsed::Request { consumed, request } => {
             assert_eq!(consumed, asked.len());
-            assert_eq!(request.upgrade, Some("tern-raft/5"));
+            assert_eq!(request.upgrade, Some("tern-raft/6"));
             assert_eq!(request.hello, Some(text.as_str()));
         }
         other => panic!("{other:?}"),

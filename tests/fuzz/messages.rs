@@ -174,6 +174,12 @@ impl Forger {
         Some(self.near(round, view)).filter(|round| *round > 0)
     }
 
+    fn reading(&mut self, view: &View) -> Option<LeaderReading> {
+        let term = Term(self.near(view.last_term, view));
+        let clock_ns = self.clock_ns();
+        (clock_ns > 0).then_some(LeaderReading { term, clock_ns })
+    }
+
     fn clock_ns(&mut self) -> u64 {
         *self.rng.pick(&[
             0,
@@ -203,7 +209,7 @@ impl Forger {
             2 => Rpc::Vote {
                 pre: self.rng.percent(50),
                 granted: self.rng.percent(80),
-                clock_ns: Some(self.clock_ns()).filter(|clock_ns| *clock_ns > 0),
+                reading: self.reading(view),
             },
             3 | 4 => self.append_reply(view),
             5 => Rpc::SnapshotReply {
@@ -418,7 +424,7 @@ impl Forger {
             Rpc::RequestVote { pre, .. } => Rpc::Vote {
                 pre: *pre,
                 granted: true,
-                clock_ns: Some(self.clock_ns()).filter(|clock_ns| *clock_ns > 0),
+                reading: self.reading(view),
             },
             Rpc::AppendEntries {
                 prev_index,

@@ -9,7 +9,9 @@ use std::io::Write;
 use std::time::Instant;
 use tern::codec::http::upgrade;
 use tern::codec::peer::{frame, hello};
-use tern::core::raft::{AppendAnswer, FetchResult, Index, Message, PeerId, Rpc, Term};
+use tern::core::raft::{
+    AppendAnswer, FetchResult, Index, LeaderReading, Message, PeerId, Rpc, Term,
+};
 use tern_support::alone::alone;
 use tern_support::client::{request, until};
 use tern_support::rng::Rng;
@@ -195,7 +197,10 @@ impl Liar {
             8 => Rpc::Vote {
                 pre: self.rng.percent(50),
                 granted: false,
-                clock_ns: Some(self.number()),
+                reading: Some(LeaderReading {
+                    term: Term(self.number()),
+                    clock_ns: self.number(),
+                }),
             },
             _ => Rpc::AppendReply {
                 round: Some(self.rng.below(9)).filter(|round| *round > 0),

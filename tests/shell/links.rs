@@ -449,12 +449,12 @@ fn a_removed_member_gets_a_notice_and_an_unknown_one_is_refused() {
     let no = Rpc::Vote {
         pre: false,
         granted: false,
-        clock_ns: None,
+        reading: None,
     };
     // The voter's reading of the cluster clock aside.
     let mut denied = denied.rpc;
-    if let Rpc::Vote { clock_ns, .. } = &mut denied {
-        *clock_ns = None;
+    if let Rpc::Vote { reading, .. } = &mut denied {
+        *reading = None;
     }
     assert_eq!(denied, no);
     let after = get(MACHINES[leader - 1].client, "more");

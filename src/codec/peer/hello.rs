@@ -13,7 +13,7 @@ use crate::core::raft::PeerId;
 use std::fmt::Write;
 
 /// The name and version of the protocol, in the header `Upgrade`.
-pub const PROTOCOL: &str = "tern-raft/5";
+pub const PROTOCOL: &str = "tern-raft/6";
 /// The header with the hello.
 pub const HEADER: &str = "Tern-Hello";
 /// The header with the reason of a refusal.

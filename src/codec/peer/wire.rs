@@ -21,8 +21,8 @@ fields! {
     Rpc {
         REQUEST_VOTE = 1: RequestVote { pre, hand_over, last_index, last_term } =>
             (pre, hand_over): TwoFlags, last_index: Index, last_term: Term;
-        VOTE = 2: Vote { pre, granted, clock_ns } =>
-            (pre, granted): TwoFlags, clock_ns: OptionalNumber;
+        VOTE = 2: Vote { pre, granted, reading } =>
+            (pre, granted): TwoFlags, reading: OptionalReading;
 
         APPEND_ENTRIES = 3: AppendEntries {
             prev_index, prev_term, commit, acked, round, sync_us, round_trip_us, pause_us, clock_ns,
@@ -225,6 +225,31 @@ impl Codec<(bool, bool)> for TwoFlags {
     }
 }
 
+/// A reading that may be absent: its nanoseconds, 0 for none, then the leader's term.
+struct OptionalReading;
+
+impl Codec<Option<LeaderReading>> for OptionalReading {
+    fn put(value: &Option<LeaderReading>, out: &mut Vec<u8>) {
+        OptionalNumber::put(&value.map(|reading| reading.clock_ns), out);
+        if let Some(reading) = value {
+            Term::put(&reading.term, out);
+        }
+    }
+
+    fn size(value: &Option<LeaderReading>) -> usize {
+        let term = value.map_or(0, |reading| Term::size(&reading.term));
+        OptionalNumber::size(&value.map(|reading| reading.clock_ns)) + term
+    }
+
+    fn take(from: &mut Unpack) -> Result<Option<LeaderReading>, Malformed> {
+        let Some(clock_ns) = OptionalNumber::take(from)? else {
+            return Ok(None);
+        };
+        let term = Term::take(from)?;
+        Ok(Some(LeaderReading { term, clock_ns }))
+    }
+}
+
 /// Entries: how many, then term and body of each. Indexes are not sent, see `number_entries`.
 struct Entries;
 
@@ -347,9 +372,12 @@ mod tests {
                 Rpc::Vote {
                     pre: true,
                     granted: true,
-                    clock_ns: Some(1),
+                    reading: Some(LeaderReading {
+                        term: TERM,
+                        clock_ns: 1,
+                    }),
                 },
-                "02070301",
+                "0207030107",
             ),
             (Rpc::TimeoutNow, "0907"),
         ]

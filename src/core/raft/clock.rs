@@ -8,13 +8,24 @@
 //!
 //! # The start of a leadership
 //!
-//! The clock must not go back, nor stand still between two leaders. So each vote carries the
-//! voter's reading, and a new leader starts from the largest of
-//! - the readings of its votes, and its own: none of a member that has heard no leader since it
-//!   started, because a value that it heard before may be days old; and none of a leader before
-//!   the term of the candidate's last entry, because that term may have begun with an outage (see
-//!   below): the older clock may be ahead of it, and leases of that term would end early;
+//! The clock must not go back, nor stand still between two leaders. So each vote carries a reading
+//! of the voter with the term of its leader, and a new leader starts from the largest of
+//! - the readings of its votes, and its own, that are of the term of its last entry;
+//! - if there is none, those of a later term;
 //! - the stamps in its log and its snapshot.
+//!
+//! A lease ends early if the clock of a new leader is ahead of the clock that stamped it. The
+//! leader of the last entry had all earlier entries, so its clock is ahead of none of their
+//! leaders' clocks, and its readings are ahead of none. Any other leader's may be:
+//! - that of an earlier term, because the term of the last entry may have begun with an outage (see
+//!   below);
+//! - that of a later term, if that leader did not have the last entry: it went on from readings that
+//!   were less delayed, and the difference is that of two delays. Its reading counts rather than a
+//!   wall clock, which can be wrong by years. So a member keeps the readings of the leader of its
+//!   last entry beside those of the present leader.
+//!
+//! A member that has heard no leader since it started has no reading: a value that it heard before
+//! may be days old.
 //!
 //! # After an outage of all
 //!
@@ -27,7 +38,7 @@
 use std::collections::VecDeque;
 
 use super::Raft;
-use super::message::{EntryBody, Term};
+use super::message::{EntryBody, LeaderReading, Term};
 use crate::core::cluster_time::{Stamp, TIME_NS_MAX};
 use crate::core::command;
 use crate::core::timer::Now;
@@ -61,17 +72,53 @@ impl Base {
     }
 }
 
+/// The readings of one leader.
+#[derive(Default)]
+struct Readings {
+    /// The term that it led.
+    term: Term,
+    /// Those of the last minute that are larger than all later ones, oldest first, each with the
+    /// time of its receipt in microseconds of the monotonic clock.
+    largest: VecDeque<(u64, Base)>,
+}
+
+impl Readings {
+    /// The leader of `term` showed `base` at `now_us`.
+    fn new(term: Term, base: Base, now_us: u64) -> Readings {
+        let largest = VecDeque::from([(now_us, base)]);
+        Readings { term, largest }
+    }
+
+    fn add(&mut self, base: Base, now_us: u64) {
+        while self.largest.back().is_some_and(|(_, last)| *last <= base) {
+            self.largest.pop_back();
+        }
+        let is_within_step = |(at_us, _): &(u64, Base)| now_us < at_us + STEP_US;
+        if !self.largest.back().is_some_and(is_within_step) {
+            self.largest.push_back((now_us, base));
+        }
+        while self.largest.len() > 1 && self.largest[0].0 + READINGS_US < now_us {
+            self.largest.pop_front();
+        }
+    }
+
+    /// The largest one, which was delayed least.
+    fn base(&self) -> Option<Base> {
+        self.largest.front().map(|(_, base)| *base)
+    }
+}
+
 /// The cluster clock as a member knows it.
 #[derive(Default)]
 pub struct ClusterClock {
-    /// The term whose leader gave the readings below.
-    term: Term,
-    /// The readings of the last minute that are larger than all later ones, oldest first, each
-    /// with the time of its receipt in microseconds of the monotonic clock. On a leader the one
-    /// that it started from. Empty if no leader was heard since this process started.
-    readings: VecDeque<(u64, Base)>,
-    /// The largest reading that came with a vote of the present campaign.
-    voted: Option<Base>,
+    /// The readings of the latest leader. On a leader the one that it started from. Empty if no
+    /// leader was heard since this process started.
+    latest: Readings,
+    /// The readings of the leader of the last entry in the log. `None` if they are `latest`, or if
+    /// it was not heard.
+    of_last_entry: Option<Readings>,
+    /// The readings that came with the votes of the present campaign.
+    voted: Vec<(Term, Base)>,
     /// The latest stamp that is applied. The clock never shows less.
     last: Option<Stamp>,
     /// How many nanoseconds a wall clock has added after an outage of all. `None` unless this
@@ -91,15 +138,30 @@ impl ClusterClock {
     /// The reading of the cluster clock now, in nanoseconds, at least 1. `None` if this member has
     /// heard no leader since its process started.
     pub fn reading_ns(&self, now_us: u64) -> Option<u64> {
-        let (_, base) = self.readings.front()?;
-        let last_ns = self.last.map_or(0, |last| last.cluster_ns);
-        Some(base.at(now_us).max(last_ns).max(1))
+        let base = self.latest.base()?;
+        Some(self.shown_ns(base, now_us))
     }
 
-    /// The reading, if the leader that it comes from led `term` or a later one.
-    pub fn reading_since_ns(&self, term: Term, now_us: u64) -> Option<u64> {
-        let reading_ns = self.reading_ns(now_us);
-        reading_ns.filter(|_| self.term >= term)
+    /// What the clock shows with `base`.
+    fn shown_ns(&self, base: Base, now_us: u64) -> u64 {
+        let last_ns = self.last.map_or(0, |last| last.cluster_ns);
+        base.at(now_us).max(last_ns).max(1)
+    }
+
+    /// The reading for the vote for a candidate whose last entry is of `last_term`: of the leader of
+    /// that term if this member has heard it, else of the latest one. `None` if it has heard none.
+    pub fn reading_for(&self, last_term: Term, now_us: u64) -> Option<LeaderReading> {
+        let (term, base) = self.base_for(last_term)?;
+        let clock_ns = self.shown_ns(base, now_us);
+        Some(LeaderReading { term, clock_ns })
+    }
+
+    fn base_for(&self, last_term: Term) -> Option<(Term, Base)> {
+        let former = self.of_last_entry.as_ref();
+        let readings = former
+            .filter(|readings| readings.term == last_term)
+            .unwrap_or(&self.latest);
+        Some((readings.term, readings.base()?))
     }
 
     /// The latest stamp that is applied.
@@ -113,60 +175,67 @@ impl ClusterClock {
         self.last = last;
     }
 
-    /// The leader of `term` showed `cluster_ns` when it sent an append.
-    pub fn on_leader_reading(&mut self, term: Term, cluster_ns: u64, now_us: u64) {
-        if term != self.term {
-            self.term = term;
-            self.readings.clear();
-        }
+    /// The leader of `term` showed `cluster_ns` when it sent an append. `last_term` is the term of
+    /// the last entry in the log before that append.
+    pub fn on_leader_reading(&mut self, term: Term, last_term: Term, cluster_ns: u64, now_us: u64) {
         let base = Base::new(cluster_ns, now_us);
-        while self.readings.back().is_some_and(|(_, last)| *last <= base) {
-            self.readings.pop_back();
+        if term == self.latest.term {
+            self.latest.add(base, now_us);
+        } else {
+            self.on_next_leader(last_term, Readings::new(term, base, now_us));
         }
-        let is_within_step = |(at_us, _): &(u64, Base)| now_us < at_us + STEP_US;
-        if !self.readings.back().is_some_and(is_within_step) {
-            self.readings.push_back((now_us, base));
-        }
-        while self.readings.len() > 1 && self.readings[0].0 + READINGS_US < now_us {
-            self.readings.pop_front();
-        }
+    }
+
+    /// Another leader's readings follow.
+    fn on_next_leader(&mut self, last_term: Term, readings: Readings) {
+        let former = std::mem::replace(&mut self.latest, readings);
+        let kept = [Some(former), self.of_last_entry.take()];
+        let mut kept = kept.into_iter().flatten();
+        self.of_last_entry = kept.find(|readings| readings.term == last_term);
     }
 
     /// A campaign begins: votes of an earlier one do not count.
     pub fn on_become_candidate(&mut self) {
-        self.voted = None;
+        self.voted.clear();
     }
 
     /// A vote in this campaign came with the voter's reading.
-    pub fn on_vote(&mut self, reading_ns: Option<u64>, now_us: u64) {
-        let reading = reading_ns.map(|cluster_ns| Base::new(cluster_ns, now_us));
-        self.voted = self.voted.max(reading);
+    pub fn on_vote(&mut self, reading: LeaderReading, now_us: u64) {
+        let base = Base::new(reading.clock_ns, now_us);
+        self.voted.push((reading.term, base));
     }
 
-    /// This member begins to lead `term`. `in_log` is the latest stamp of the entries that are not
-    /// applied yet.
+    /// This member begins to lead `term`. The last entry in its log is of `last_term`; `in_log` is
+    /// the latest stamp of the entries that are not applied yet.
     pub fn on_become_leader(
         &mut self,
         term: Term,
+        last_term: Term,
         in_log: Option<Stamp>,
-        now_us: u64,
-        wall_ns: u64,
+        now: Now,
     ) {
-        let own = self.readings.front().map(|(_, base)| *base);
-        let known = own.max(self.voted.take());
+        let known = self.start_base(last_term);
         let last = [self.last, in_log].into_iter().flatten();
         let last = last.max_by_key(|stamp| stamp.cluster_ns);
         let last_ns = last.map_or(0, |stamp| stamp.cluster_ns);
         let start_ns = match known {
-            Some(base) => base.at(now_us).max(last_ns),
-            None => after_outage(last, wall_ns),
+            Some(base) => base.at(now.mono_us).max(last_ns),
+            None => after_outage(last, now.wall_ns),
         };
         let is_bridged = known.is_none() && last.is_some();
         self.outage_ns = is_bridged.then_some(start_ns - last_ns);
-        self.term = term;
-        self.readings.clear();
-        self.readings
-            .push_back((now_us, Base::new(start_ns, now_us)));
+        let base = Base::new(start_ns, now.mono_us);
+        self.on_next_leader(last_term, Readings::new(term, base, now.mono_us));
+    }
+
+    /// The reading to start a leadership from, among those of the votes and the own ones. Takes
+    /// those of the votes.
+    fn start_base(&mut self, last_term: Term) -> Option<Base> {
+        let own = self.base_for(last_term);
+        let readings = self.voted.drain(..).chain(own);
+        let since = readings.filter(|(term, _)| *term >= last_term);
+        let (_, base) = since.max_by_key(|(term, base)| (*term == last_term, *base))?;
+        Some(base)
     }
 
     /// By how many nanoseconds this leader has let the clock go on after an outage of all; once.
@@ -177,9 +246,12 @@ impl ClusterClock {
     /// Part of `Raft::check_invariants`.
     pub fn check_invariants(&self, leads: bool) {
         let steps_max = (READINGS_US / STEP_US + 2) as usize;
-        assert!(self.readings.len() <= steps_max, "one reading in a step");
+        for readings in [Some(&self.latest), self.of_last_entry.as_ref()] {
+            let count = readings.map_or(0, |readings| readings.largest.len());
+            assert!(count <= steps_max, "one reading in a step");
+        }
         assert!(
-            !leads || self.readings.len() == 1,
+            !leads || self.latest.largest.len() == 1,
             "a leader knows the time"
         );
     }
@@ -202,8 +274,13 @@ impl Raft {
     /// This member begins to lead.
     pub(super) fn start_clock(&mut self) {
         let in_log = self.latest_stamp_in_log();
+        let now = Now {
+            mono_us: self.now_us,
+            wall_ns: self.wall_ns,
+        };
+        let last_term = self.log.last_term();
         self.clock
-            .on_become_leader(self.current_term, in_log, self.now_us, self.wall_ns);
+            .on_become_leader(self.current_term, last_term, in_log, now);
     }
 
     /// The latest stamp of the entries that are not applied yet.
@@ -258,11 +335,11 @@ mod tests {
         assert_eq!(clock.reading_ns(0), None);
         let late_s = [3, 1, 2, 2];
         for (at_s, late_s) in (10..).zip(late_s) {
-            clock.on_leader_reading(Term(1), (100 + at_s - late_s) * S_NS, at_s * S_US);
+            clock.on_leader_reading(Term(1), Term(1), (100 + at_s - late_s) * S_NS, at_s * S_US);
         }
         assert_eq!(clock.reading_ns(20 * S_US), Some(119 * S_NS));
         // The first of the later ones that are as large.
-        clock.on_leader_reading(Term(1), (100 + 90 - 3) * S_NS, 90 * S_US);
+        clock.on_leader_reading(Term(1), Term(1), (100 + 90 - 3) * S_NS, 90 * S_US);
         assert_eq!(clock.reading_ns(90 * S_US), Some(187 * S_NS));
         clock.check_invariants(false);
     }
@@ -272,30 +349,88 @@ mod tests {
         let mut clock = follower(None);
         for at in 0..100_000 {
             // Each one is smaller than the one before.
-            clock.on_leader_reading(Term(1), 1_000 * S_NS, at * 10_000);
+            clock.on_leader_reading(Term(1), Term(1), 1_000 * S_NS, at * 10_000);
             clock.check_invariants(false);
         }
     }
 
-    #[test]
-    fn a_new_leader_goes_on_from_the_largest_reading_of_its_votes() {
-        let stamp = Stamp::new(50 * S_NS, 0);
-        let mut clock = follower(Some(stamp));
+    fn now(mono_us: u64, wall_ns: u64) -> Now {
+        Now { mono_us, wall_ns }
+    }
+
+    fn reading(term: u64, s: u64) -> LeaderReading {
+        LeaderReading {
+            term: Term(term),
+            clock_ns: s * S_NS,
+        }
+    }
+
+    /// What a new leader's clock shows at 0, if the votes came with these readings. Its last entry
+    /// is of term 5.
+    fn start_s(mut clock: ClusterClock, votes: &[LeaderReading]) -> u64 {
         clock.on_become_candidate();
-        clock.on_vote(None, S_US);
-        clock.on_vote(Some(90 * S_NS), S_US);
-        clock.on_vote(Some(80 * S_NS), S_US);
-        clock.on_become_leader(Term(2), None, 2 * S_US, 7_000 * S_NS);
-        assert_eq!(clock.reading_ns(3 * S_US), Some(92 * S_NS));
+        for vote in votes {
+            clock.on_vote(*vote, 0);
+        }
+        clock.on_become_leader(Term(9), Term(5), None, now(0, 7_000 * S_NS));
         clock.check_invariants(true);
+        clock.reading_ns(0).expect("a leader knows the time") / S_NS
+    }
+
+    #[test]
+    fn protocol_19_a_new_leader_goes_on_from_the_largest_reading_of_the_leader_of_its_last_entry() {
+        let heard = |terms: &[(u64, u64)]| {
+            let mut clock = follower(Some(Stamp::new(50 * S_NS, 0)));
+            for (term, s) in terms {
+                clock.on_leader_reading(Term(*term), Term(5), s * S_NS, 0);
+            }
+            clock
+        };
+        let votes = [reading(5, 80), reading(5, 90), reading(8, 95)];
+        assert_eq!(start_s(heard(&[]), &votes), 90);
+        assert_eq!(start_s(heard(&[(5, 91)]), &votes), 91);
+        assert_eq!(
+            start_s(heard(&[(4, 93), (5, 92), (6, 99), (8, 98)]), &votes),
+            92
+        );
+        assert_eq!(start_s(heard(&[(6, 99)]), &votes), 90);
+        assert_eq!(
+            start_s(heard(&[(6, 94)]), &votes[2..]),
+            95,
+            "only later ones"
+        );
+        assert_eq!(
+            start_s(heard(&[(4, 99)]), &[reading(4, 99)]),
+            50,
+            "an earlier one does not count"
+        );
+    }
+
+    #[test]
+    fn protocol_19_a_vote_has_the_reading_that_suits_the_candidates_last_entry() {
+        let mut clock = follower(None);
+        assert_eq!(clock.reading_for(Term(0), 0), None);
+        for term in [4, 5, 7, 8] {
+            clock.on_leader_reading(Term(term), Term(5), term * S_NS, 0);
+        }
+        let term_for = |last_term| {
+            let reading = clock.reading_for(Term(last_term), 0)?;
+            assert_eq!(reading.clock_ns, reading.term.0 * S_NS);
+            Some(reading.term.0)
+        };
+        assert_eq!(term_for(4), Some(8));
+        assert_eq!(term_for(5), Some(5));
+        assert_eq!(term_for(6), Some(8));
+        assert_eq!(term_for(8), Some(8));
+        assert_eq!(term_for(9), Some(8));
     }
 
     #[test]
     fn a_stamp_in_the_log_is_a_floor() {
         let mut clock = follower(None);
-        clock.on_leader_reading(Term(1), 10 * S_NS, 0);
+        clock.on_leader_reading(Term(1), Term(1), 10 * S_NS, 0);
         let in_log = Some(Stamp::new(40 * S_NS, 0));
-        clock.on_become_leader(Term(2), in_log, S_US, 0);
+        clock.on_become_leader(Term(2), Term(1), in_log, now(S_US, 0));
         assert_eq!(clock.reading_ns(2 * S_US), Some(41 * S_NS));
     }
 

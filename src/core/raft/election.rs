@@ -29,7 +29,7 @@
 //!
 //! The random part of a timeout grows with both as well: a candidate's requests leave after a sync
 //! of its own and need half a round trip. A second candidate within that time would split the votes.
-use super::message::{Configuration, Index, PeerId, Rpc, Term};
+use super::message::{Configuration, Index, LeaderReading, PeerId, Rpc, Term};
 use super::round_trips::allowance_us;
 use super::sync_times::SyncTimes;
 use super::{Progress, Raft, RaftRole};
@@ -496,7 +496,7 @@ impl Raft {
         from: PeerId,
         pre: bool,
         granted: bool,
-        clock_ns: Option<u64>,
+        reading: Option<LeaderReading>,
     ) {
         let asking_role = if pre {
             RaftRole::PreCandidate
@@ -504,8 +504,8 @@ impl Raft {
             RaftRole::Candidate
         };
         if self.role == asking_role && granted && self.election.add_vote(from) {
-            if !pre {
-                self.clock.on_vote(clock_ns, self.now_us);
+            if let Some(reading) = reading.filter(|_| !pre) {
+                self.clock.on_vote(reading, self.now_us);
             }
             self.maybe_win();
         }
@@ -570,11 +570,11 @@ impl Raft {
             }
             self.restart_election_timer();
         }
-        let reading_ns = self.clock.reading_since_ns(last_term, self.now_us);
+        let reading = self.clock.reading_for(last_term, self.now_us);
         let vote = Rpc::Vote {
             pre: false,
             granted,
-            clock_ns: reading_ns.filter(|_| granted),
+            reading: reading.filter(|_| granted),
         };
         self.send_in(from, self.current_term, vote);
     }
@@ -621,7 +621,7 @@ impl Raft {
         let rpc = Rpc::Vote {
             pre,
             granted,
-            clock_ns: None,
+            reading: None,
         };
         self.send_in(to, term, rpc);
     }

@@ -131,8 +131,9 @@ impl Raft {
         self.election
             .on_leader_figures(from, sync_us, round_trip_us, pause_us);
         self.on_leader_contact(from);
+        let last_term = self.log.last_term();
         self.clock
-            .on_leader_reading(self.current_term, clock_ns, self.now_us);
+            .on_leader_reading(self.current_term, last_term, clock_ns, self.now_us);
         self.leader_match.on_leader_commit(commit);
         if self.is_tail_lost(from, acked) {
             return;

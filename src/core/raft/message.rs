@@ -275,6 +275,15 @@ impl Configuration {
     }
 }
 
+/// A reading of the cluster clock, as a leader's appends gave it (`clock`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderReading {
+    /// The term of that leader.
+    pub term: Term,
+    /// In nanoseconds, at least 1.
+    pub clock_ns: u64,
+}
+
 /// A message from one member to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -309,9 +318,9 @@ pub enum Rpc {
         pre: bool,
         /// Whether the vote is granted.
         granted: bool,
-        /// The voter's reading of the cluster clock (`clock`), in nanoseconds, at least 1. `None`
-        /// if the voter has heard no leader since its process started.
-        clock_ns: Option<u64>,
+        /// What the voter knows of the cluster clock. `None` if it has heard no leader since its
+        /// process started, and in a pre-vote.
+        reading: Option<LeaderReading>,
     },
     /// The leader replicates entries and passes its commit index on (thesis 3.5). Answered with
     /// `AppendReply` when the entries are durable, or at once if it is a heartbeat.

@@ -140,7 +140,11 @@ impl Raft {
                 .second_leader(from, *term)
                 .or_else(|| self.wrong_snapshot(*term, meta)),
             Rpc::TimeoutNow => self.second_leader(from, *term),
-            Rpc::Vote { clock_ns, .. } => clock_ns.and_then(wrong_clock),
+            Rpc::Vote {
+                reading: Some(reading),
+                ..
+            } if reading.term > *term => Some(Violation::Term(reading.term)),
+            Rpc::Vote { reading, .. } => reading.and_then(|reading| wrong_clock(reading.clock_ns)),
             Rpc::AppendReply { round, answer, .. } if *term == self.current_term => {
                 self.wrong_reply(*round, answer)
             }
@@ -601,7 +605,7 @@ mod tests {
                 rpc: Rpc::Vote {
                     pre: false,
                     granted: false,
-                    clock_ns: Some(1),
+                    reading: None,
                 },
             };
             let fetched = Message {
