@@ -355,8 +355,11 @@ impl Disk {
     }
 
     /// Carries out an order about snapshot files. Returns whether a report follows, which
-    /// `end_report` gives.
+    /// `end_report` gives. After a failure nothing is carried out: the process ends.
     pub fn snapshot(&mut self, order: SnapshotOut) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
         let mut meta = None;
         match &order {
             SnapshotOut::Begin(meta) => {
