@@ -25,6 +25,10 @@ struct SlowSync {
 /// The wait, and the sync that causes it.
 #[derive(Debug, Default)]
 pub struct Gathering {
+    /// A slow sync has ended, and the turn has not sent its answers yet. Records that came during the
+    /// sync wait until then: if the next sync began with them, the clients that are answered now
+    /// would wait for it and for one more, and the clients would stay in two groups for ever.
+    is_answering: bool,
     /// The last sync, if it was slow. Taken when a wait begins, so each slow sync causes at most one
     /// wait.
     slow_sync: Option<SlowSync>,
@@ -38,11 +42,14 @@ impl Gathering {
     pub fn on_sync(&mut self, took_us: u64, records: u64) {
         let is_slow = took_us >= SLOW_SYNC_US && records > 0;
         self.slow_sync = is_slow.then_some(SlowSync { took_us, records });
+        self.is_answering = is_slow;
     }
 
-    /// The turn has sent `answers` answers. `appended` is the number of records that were appended
-    /// since the start. Of the answers at most as many as the sync had records were to writes.
+    /// The turn has sent `answers` answers, maybe none. `appended` is the number of records that were
+    /// appended since the start. Of the answers at most as many as the sync had records were to
+    /// writes.
     pub fn on_answers(&mut self, answers: usize, appended: u64, now_us: u64) {
+        self.is_answering = false;
         if answers == 0 {
             return;
         }
@@ -55,8 +62,9 @@ impl Gathering {
 
     /// Whether the next sync waits, with `appended` records appended since the start.
     pub fn is_waiting(&self, appended: u64, now_us: u64) -> bool {
-        self.wait
-            .is_some_and(|(expected, until_us)| appended < expected && now_us < until_us)
+        let wait = self.wait.as_ref();
+        self.is_answering
+            || wait.is_some_and(|(expected, until_us)| appended < *expected && now_us < *until_us)
     }
 
     /// When the wait ends at the latest, in microseconds of the monotonic clock; `None` without one.
@@ -76,6 +84,19 @@ mod tests {
         gathering.on_sync(SLOW_SYNC_US - 1, 9);
         gathering.on_answers(9, 20, 0);
         assert_eq!(gathering.deadline(20, 0), None);
+    }
+
+    #[test]
+    fn what_came_during_a_slow_sync_waits_for_its_answers() {
+        let mut gathering = Gathering::default();
+        gathering.on_sync(8_000, 2);
+        assert!(gathering.is_waiting(13, 100), "no answer has left");
+        gathering.on_answers(2, 13, 100);
+        assert!(gathering.is_waiting(14, 100), "one more record is expected");
+        assert!(!gathering.is_waiting(15, 100), "all records have come");
+        gathering.on_sync(8_000, 5);
+        gathering.on_answers(0, 15, 200);
+        assert!(!gathering.is_waiting(15, 200), "a follower has no clients");
     }
 
     #[test]
