@@ -386,6 +386,7 @@ impl Machine {
     /// `outputs`.
     pub fn advance(&mut self, now: Now, outputs: &mut Outputs) {
         self.pass_link_changes(now);
+        self.maybe_end_superseded(now);
         if let MachineMode::Member(member) = &mut self.mode {
             member.advance(now, &mut self.common);
         }

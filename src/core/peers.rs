@@ -166,6 +166,8 @@ struct PeerLink {
     heard_us: u64,
     /// When a ping was ordered last; the first of several if nothing has arrived since.
     pinged_us: Option<u64>,
+    /// Until when its pings have used up their pongs, see `may_pong`.
+    ponged_us: u64,
 }
 
 impl PeerLink {
@@ -503,6 +505,7 @@ impl Peers {
             incarnation: hello.incarnation,
             heard_us: now.mono_us,
             pinged_us: None,
+            ponged_us: 0,
         };
         self.links.insert(link, opened);
     }
@@ -547,7 +550,11 @@ impl Peers {
         match event {
             LinkEvent::Heard(bytes) => return self.on_heard(now, id, bytes),
             LinkEvent::Pinged => return self.on_pinged(now, id),
-            LinkEvent::Pong { stood_still } => self.on_pong(now, id, stood_still),
+            LinkEvent::Pong { stood_still } => {
+                if !self.on_pong(now, id, stood_still) {
+                    return;
+                }
+            }
             LinkEvent::Opened(hello) => self.on_answer(now, id, &hello),
             LinkEvent::Refused(refusal) => self.on_refused(now, id, refusal),
             LinkEvent::NotListening => self.on_not_listening(now, id),

@@ -499,6 +499,7 @@ impl Replica {
             || self.has_ready_reads
             || !self.claims.is_empty()
             || self.snapshotting.wants_turn()
+            || self.raft.wants_chunks()
             || self.store.wants_free()
             || !self.discarded.is_empty()
             || self.pending.has_speed_test_room()

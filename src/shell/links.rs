@@ -23,12 +23,15 @@ use mio::event::Event;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// The most that the links may cost in one turn (see `Link::fill`). The links that earlier turns have
-/// left unread have one such share, and the others have another. Decoding and handling a share takes
-/// less than a millisecond. A peer that sends less than its share never waits for one that floods.
-const READ_SHARE: usize = 512 * 1024;
+/// The most that the links may cost in one turn (see `Link::fill`), besides `LINK_SHARE_MIN` for each.
+/// The links that earlier turns have left unread have one such share, and the others have another.
+/// Decoding and handling a share takes an eighth of a millisecond.
+const READ_SHARE: usize = 256 * 1024;
 /// The most that one link may cost in one turn.
-const LINK_READ_SHARE: usize = 256 * 1024;
+const LINK_READ_SHARE: usize = 128 * 1024;
+/// What each link may cost in a turn although others have spent `READ_SHARE`. A peer that sends no
+/// more than this never waits for one that floods. Their number is bounded by that of the members.
+const LINK_SHARE_MIN: usize = 8 * 1024;
 /// How many bytes one link writes at a time. A turn flushes the links twice.
 const FLUSH_BYTES: usize = 256 * 1024;
 /// The bytes of messages of which not all has arrived, over all links. A correct peer sends one
@@ -41,6 +44,12 @@ struct PendingDial {
     url: Box<str>,
     attempt: u32,
     hello: Hello,
+}
+
+/// The share of a link in a turn whose links have cost `spent`.
+fn share_of_link(spent: usize) -> usize {
+    let left = READ_SHARE.saturating_sub(spent);
+    left.clamp(LINK_SHARE_MIN, LINK_READ_SHARE)
 }
 
 /// The sockets of the links of this machine.
@@ -188,12 +197,6 @@ impl Links {
         let mut spent = [0, 0];
         for place in 0..self.links.ready_len() {
             let spent = &mut spent[usize::from(self.links.is_carried(place))];
-            if *spent >= READ_SHARE {
-                self.links.defer(place);
-                let link = self.links.ready_at(place);
-                self.unread |= link.is_some_and(|link| link.wants_input());
-                continue;
-            }
             let Some(link) = self.links.ready_at(place) else {
                 continue;
             };
@@ -201,7 +204,7 @@ impl Links {
             if link.is_connecting() {
                 link.on_connected();
             }
-            let share = LINK_READ_SHARE.min(READ_SHARE - *spent);
+            let share = share_of_link(*spent);
             *spent += link.fill(share, now.mono_us, |_, input| match input {
                 LinkInput::Message(message) => {
                     if let Some(peer) = machine.peer_of(id) {
@@ -364,5 +367,21 @@ impl Links {
     /// Whether a link can go on without any event, or a dial has failed.
     pub fn has_work(&self) -> bool {
         self.links.has_work() || !self.failed.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_batch_of_a_peer_is_read_whatever_other_links_have_cost() {
+        assert_eq!(share_of_link(0), LINK_READ_SHARE);
+        assert_eq!(
+            share_of_link(READ_SHARE - LINK_SHARE_MIN - 1),
+            LINK_SHARE_MIN + 1
+        );
+        assert_eq!(share_of_link(READ_SHARE), LINK_SHARE_MIN);
+        assert_eq!(share_of_link(usize::MAX), LINK_SHARE_MIN);
     }
 }

@@ -56,13 +56,19 @@ impl Machine {
     ) -> Result<(LinkId, Hello), HelloRefusal> {
         let result = self.common.peers.on_hello(now, hello, source);
         self.pass_link_changes(now);
+        self.maybe_end_superseded(now);
         result
     }
 
-    /// An event of the link `link`.
+    /// An event of the link `link`. Bytes, pings and pongs come by the thousand, and cost the same
+    /// however many peers there are.
     pub fn on_link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
+        let is_refusal = matches!(event, LinkEvent::Refused(_));
         self.common.peers.on_event(now, link, event);
         self.pass_link_changes(now);
+        if is_refusal {
+            self.maybe_end_superseded(now);
+        }
     }
 
     /// A process of a member came or went.
@@ -76,10 +82,11 @@ impl Machine {
     pub(super) fn on_link_time(&mut self, now: Now) {
         self.common.peers.on_time(now);
         self.pass_link_changes(now);
+        self.maybe_end_superseded(now);
     }
 
     /// Hands the changes and reports of `peers` on: processes that came or went to the member,
-    /// reports to the log. Ends this process if another one has taken its place.
+    /// reports to the log.
     pub(super) fn pass_link_changes(&mut self, now: Now) {
         for (peer, change) in self.common.peers.take_changes() {
             self.on_process(now, peer, change);
@@ -87,6 +94,10 @@ impl Machine {
         for report in self.common.peers.take_reports() {
             self.report(Fact::Link(report));
         }
+    }
+
+    /// Ends this process if another one has taken its place.
+    pub(super) fn maybe_end_superseded(&mut self, now: Now) {
         if let Some(url) = self.common.peers.superseded_by(now) {
             let text = format!(
                 "a majority of the voters is connected to another process of this member, at {url}. \

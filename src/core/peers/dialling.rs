@@ -314,6 +314,7 @@ impl Peers {
             incarnation: 0,
             heard_us: now.mono_us,
             pinged_us: None,
+            ponged_us: 0,
         };
         self.links.insert(link, asking);
         self.orders.push(LinkOrder::Dial {

@@ -14,7 +14,7 @@
 //! ping, so it counts for nothing (Karn's rule, RFC 6298 section 3).
 //!
 //! Start with [`Peers::ping_due`] and [`Peers::on_pong`].
-use super::{LinkId, LinkOrder, LinkPhase, Peers, ProcessChange};
+use super::{LinkId, LinkOrder, LinkPhase, PeerLink, Peers, ProcessChange};
 use crate::core::raft::PeerId;
 use crate::core::timer::Now;
 
@@ -42,8 +42,25 @@ const WATCHED_US: u64 = 1_000_000;
 /// When another ping is sent although the last one has no pong, in microseconds after it. Longer
 /// than raft waits for any link (`allowance_us`).
 const LOST_US: u64 = 5_000_000;
+/// A link gets one pong in this time on average, in microseconds. Each costs a write of its own, and
+/// a correct peer sends `FIRST_PINGS` pings at once and few later, …
+const PONG_US: u64 = 50_000;
+/// … so this many pongs may follow each other at once.
+const PONGS_AT_ONCE_MAX: u64 = 4;
 /// A process that is late by more than this stood still, in microseconds.
 const STOOD_STILL_US: u64 = 100_000;
+
+impl PeerLink {
+    /// Whether one more ping is answered now. It counts as answered then.
+    fn may_pong(&mut self, now_us: u64) -> bool {
+        let until_us = self.ponged_us.max(now_us) + PONG_US;
+        if until_us > now_us + PONGS_AT_ONCE_MAX * PONG_US {
+            return false;
+        }
+        self.ponged_us = until_us;
+        true
+    }
+}
 
 /// The slowest round trips of one second, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -152,6 +169,11 @@ impl Pings {
     /// The second slowest recent round trip, in microseconds; 0 before the first one.
     pub fn figure_us(&self) -> u32 {
         self.figure_us
+    }
+
+    /// Whether a ping over `link` has not been answered.
+    fn awaits(&self, link: LinkId) -> bool {
+        self.awaited.is_some_and(|(awaited, _)| awaited == link)
     }
 
     /// A pong has arrived over `link`. `counts_from_us`: only a ping that was sent later tells how
@@ -272,31 +294,38 @@ impl Peers {
         self.orders.push(LinkOrder::Ping(link_id));
     }
 
-    /// A ping has arrived: it is answered at once. Of several in one turn the first is.
+    /// A ping has arrived: it is answered at once, unless the link has had its pongs. Of several in
+    /// one turn the first is.
     pub(super) fn on_pinged(&mut self, now: Now, link: LinkId) {
         let since_us = self.stood_still_us.map(|at_us| now.mono_us - at_us);
         let pong = LinkOrder::Pong {
             link,
             stood_still: since_us.is_some_and(|since_us| since_us < STOOD_STILL_US),
         };
-        if self.orders.last() != Some(&pong) {
+        let peer_link = self.links.get_mut(&link).expect("looked at by the caller");
+        if self.orders.last() != Some(&pong) && peer_link.may_pong(now.mono_us) {
             self.orders.push(pong);
         }
     }
 
-    /// A pong has arrived. `stood_still`: the peer's process stood still before it answered.
-    pub(super) fn on_pong(&mut self, now: Now, link: LinkId, stood_still: bool) {
+    /// A pong has arrived. `stood_still`: the peer's process stood still before it answered. Returns
+    /// whether a ping was waiting for it: any other pong changes nothing.
+    pub(super) fn on_pong(&mut self, now: Now, link: LinkId, stood_still: bool) -> bool {
         let Some(id) = self.peer_of(link) else {
-            return;
+            return false;
         };
         let own_from_us = self.stood_still_us.unwrap_or(0);
         let counts_from_us = (!stood_still).then_some(own_from_us);
         let peer = self.peers.get_mut(&id).expect("it has a link");
+        if !peer.pings.awaits(link) {
+            return false;
+        }
         if peer.pings.on_pong(link, counts_from_us, now.mono_us) {
             let round_trip_us = peer.pings.figure_us();
             let change = ProcessChange::RoundTrip { round_trip_us };
             self.changes.push((id, change));
         }
+        true
     }
 }
 

@@ -527,6 +527,14 @@ impl Progress {
         Some((transfer.meta.index, transfer.offset))
     }
 
+    /// Whether the owner is to read a chunk for the peer, and was not asked yet.
+    pub fn wants_chunk(&self) -> bool {
+        match &self.state {
+            ProgressState::Snapshot(transfer) => transfer.asked_us.is_none(),
+            ProgressState::Probe { .. } | ProgressState::Replicate => false,
+        }
+    }
+
     /// The snapshot that the peer is sent, if it still wants the chunk at `offset` of the snapshot
     /// that ends at `index`.
     pub fn snapshot_of_chunk(&self, index: Index, offset: u64) -> Option<&SnapshotMeta> {

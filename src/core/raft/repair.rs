@@ -153,6 +153,11 @@ impl Repair {
     }
 
     /// The peer that is sent this member's snapshot. `snapshot` treats it like a peer of a leader.
+    pub fn helping(&self) -> Option<&Progress> {
+        self.helping.as_ref()
+    }
+
+    /// The same, to change it.
     pub fn helping_mut(&mut self) -> Option<&mut Progress> {
         self.helping.as_mut()
     }

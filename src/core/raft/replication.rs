@@ -248,14 +248,13 @@ impl Raft {
     /// Sends each peer what it lacks, as far as its bounds allow. Called when the owner takes the
     /// outputs.
     pub(super) fn replicate(&mut self) {
+        if self.role == RaftRole::Leader {
+            self.maybe_start_round();
+            for at in 0..self.tracker.len() {
+                while self.maybe_replicate_to(at) {}
+            }
+        }
         self.request_chunks();
-        if self.role != RaftRole::Leader {
-            return;
-        }
-        self.maybe_start_round();
-        for at in 0..self.tracker.len() {
-            while self.maybe_replicate_to(at) {}
-        }
     }
 
     /// Sends one append to the peer at `at` if there is something to send. Returns whether there
@@ -276,7 +275,6 @@ impl Raft {
             self.tracker
                 .at_mut(at)
                 .become_snapshot(self.snapshots.newest());
-            self.request_chunks();
             return false;
         }
         let next = self.log.get(peer.next()).filter(|_| peer.next() <= end);

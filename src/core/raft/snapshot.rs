@@ -19,6 +19,9 @@ use crate::core::timer::Now;
 /// A chunk is sent again after this many slow syncs of the receiver, or after one election timeout
 /// if that is longer.
 const CHUNK_PATIENCE_SYNCS: u64 = 2;
+/// Most chunks that the owner is asked for at once. Reading and sending one takes up to a
+/// millisecond; many peers may want one in the same turn.
+const CHUNKS_AT_ONCE_MAX: usize = 2;
 
 /// The chunk of this machine's snapshot that a peer needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +43,21 @@ pub struct OwnSnapshots {
     /// The disk was told that it may delete all entries up to here. At most the index of the older
     /// of the two kept snapshots. Only rises.
     released: Index,
+
+    /// The peer that the last chunk was asked for. The next one is for a peer after it, in order of
+    /// id and round again, so that the fastest receivers do not have all chunks.
+    last_receiver: PeerId,
 }
 
 impl OwnSnapshots {
     /// The snapshot that was found on the disk, or the default one if there is none.
     pub fn new(newest: SnapshotMeta) -> OwnSnapshots {
         let released = newest.index;
-        OwnSnapshots { newest, released }
+        OwnSnapshots {
+            newest,
+            released,
+            last_receiver: PeerId(0),
+        }
     }
 
     /// The newest durable snapshot.
@@ -164,15 +175,26 @@ impl Raft {
 
 /// The transfer to a peer.
 impl Raft {
-    /// Asks the owner for the next chunk of each transfer, unless it was asked already.
+    /// Asks the owner for the next chunk of some transfers for which it was not asked already. See
+    /// `wants_chunks`.
     pub(super) fn request_chunks(&mut self) {
-        for peer in receivers(&mut self.tracker, &mut self.repair) {
-            if let Some((index, offset)) = peer.take_wanted_chunk(self.now_us) {
-                let to = peer.id();
-                let wanted = ChunkWanted { to, index, offset };
-                self.out.chunks_wanted.push(wanted);
-            }
+        for _ in 0..CHUNKS_AT_ONCE_MAX {
+            let last = self.snapshots.last_receiver;
+            let Some(to) = next_receiver(&self.tracker, &self.repair, last) else {
+                return;
+            };
+            let peer = find_receiver(&mut self.tracker, &mut self.repair, to);
+            let wanted = peer.and_then(|peer| peer.take_wanted_chunk(self.now_us));
+            let (index, offset) = wanted.expect("it wants a chunk");
+            let wanted = ChunkWanted { to, index, offset };
+            self.out.chunks_wanted.push(wanted);
+            self.snapshots.last_receiver = to;
         }
+    }
+
+    /// Whether the owner is to be asked for further chunks when it takes the next outputs.
+    pub fn wants_chunks(&self) -> bool {
+        next_receiver(&self.tracker, &self.repair, PeerId(0)).is_some()
     }
 
     /// The owner has read a chunk: its bytes, and whether it is the last one. `None`: it has that
@@ -265,10 +287,51 @@ fn receivers<'a>(
     tracker.iter_mut().chain(repair.helping_mut())
 }
 
+/// The receiver for which the owner is asked for a chunk next: the first one after `last` that wants
+/// one, in order of id and round again.
+fn next_receiver(tracker: &Tracker, repair: &Repair, last: PeerId) -> Option<PeerId> {
+    let peers = tracker.iter().chain(repair.helping());
+    let wanting = peers.filter(|peer| peer.wants_chunk()).map(Progress::id);
+    wanting.min_by_key(|id| (*id <= last, *id))
+}
+
 fn find_receiver<'a>(
     tracker: &'a mut Tracker,
     repair: &'a mut Repair,
     id: PeerId,
 ) -> Option<&'a mut Progress> {
     receivers(tracker, repair).find(|peer| peer.id() == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Configuration, Member};
+    use super::*;
+
+    #[test]
+    fn receivers_are_served_in_turn() {
+        let mut tracker = Tracker::default();
+        let member = |id| Member {
+            id: PeerId(id),
+            ..Member::default()
+        };
+        let configuration = Configuration {
+            members: (1..=4).map(member).collect(),
+            ..Configuration::default()
+        };
+        tracker.refresh(Index(1), &configuration, PeerId(1), Index(2), 0);
+        let mut repair = Repair::new(Term(1));
+        let next = |tracker: &Tracker, repair: &Repair, last| {
+            next_receiver(tracker, repair, PeerId(last)).map(|id| id.0)
+        };
+        assert_eq!(next(&tracker, &repair, 0), None, "they are probed");
+        for peer in tracker.iter_mut() {
+            peer.become_snapshot(&SnapshotMeta::default());
+        }
+        let order = [0, 2, 3, 4].map(|last| next(&tracker, &repair, last));
+        assert_eq!(order, [Some(2), Some(3), Some(4), Some(2)]);
+        let peer = find_receiver(&mut tracker, &mut repair, PeerId(3));
+        assert!(peer.is_some_and(|peer| peer.take_wanted_chunk(7).is_some()));
+        assert_eq!(next(&tracker, &repair, 2), Some(4), "3 has been asked for");
+    }
 }

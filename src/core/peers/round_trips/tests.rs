@@ -246,3 +246,23 @@ fn protocol_23_pings_of_one_turn_are_answered_once() {
     }
     assert_eq!(pair.orders().len(), 1);
 }
+
+/// Each pong is a write of its own, so a peer that floods with pings gets few.
+#[test]
+fn a_flood_of_pings_gets_few_pongs() {
+    let mut pair = Pair::open();
+    let mut pongs = 0;
+    for _ in 0..100 {
+        for _ in 0..1_000 {
+            pair.peers.on_event(pair.now, pair.link, LinkEvent::Pinged);
+            let orders = pair.orders();
+            pongs += orders
+                .iter()
+                .filter(|order| matches!(order, LinkOrder::Pong { .. }))
+                .count();
+        }
+        pair.run(10);
+    }
+    // In the last of the 100 steps, 990 ms have passed.
+    assert_eq!(pongs as u64, PONGS_AT_ONCE_MAX + 990_000 / PONG_US);
+}
