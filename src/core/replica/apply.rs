@@ -11,11 +11,11 @@ use crate::core::raft::{EntryBody, Index, Member, PeerId, Term};
 use crate::core::seam::{Fact, Outcome};
 use crate::core::store::Action;
 
-/// The work of a turn, see `work_of`: that of this many entries with short keys.
-const WORK_MAX: usize = 2_000;
-/// So many bytes of a key take as long as an entry: each of its segments may be a directory to
-/// create.
-const KEY_BYTES: usize = 16;
+/// The work of a slice, see `work_of`: that of this many entries with short keys, a quarter of a
+/// millisecond. A turn applies two slices.
+const WORK_MAX: usize = 250;
+/// So many segments of a key take as long as an entry: each may be a directory to create.
+const SEGMENTS_AN_ENTRY: usize = 4;
 /// No further entry is applied in a turn after this many bytes of entries.
 const BYTES_MAX: usize = 1 << 20;
 
@@ -33,13 +33,13 @@ struct Applied {
 /// How much work a command is, in entries with short keys.
 fn work_of(command: &Command) -> usize {
     let content = command.content();
-    let key_bytes = content.map_or(0, |(path, _)| path.as_str().len());
-    1 + key_bytes / KEY_BYTES
+    let segments = content.map_or(0, |(path, _)| path.segments().count());
+    1 + segments / SEGMENTS_AN_ENTRY
 }
 
 /// Applying, in the order of the log.
 impl Replica {
-    /// Applies committed entries, at most one turn's share. Returns whether more are left.
+    /// Applies committed entries, at most one slice. Returns whether more are left.
     pub(super) fn apply_committed(&mut self) -> bool {
         let committed = self.raft.committed();
         if self.applied == committed {

@@ -19,7 +19,7 @@ impl Discarded {
         Discarded { store }
     }
 
-    /// Frees at most 1,000 nodes. Returns whether some are left; if not, drop the value.
+    /// Frees a bounded number of nodes. Returns whether some are left; if not, drop the value.
     pub fn free_some(&mut self) -> bool {
         let Store {
             reclaim, tree, ttl, ..

@@ -5,8 +5,9 @@ use super::node::KeyTree;
 use super::node_id::NodeId;
 use super::ttl::{Ttl, due_of};
 
-/// Most nodes that are freed at once: well below a millisecond.
-const FREE_NODES_MAX: usize = 1000;
+/// Most nodes that are freed at once: about a tenth of a millisecond. Half of what one command can
+/// create, so that clients that create and remove in turn do not fill the memory.
+const FREE_NODES_MAX: usize = 512;
 
 /// The nodes that are still to be freed.
 #[derive(Default)]
