@@ -176,7 +176,7 @@ impl Conn {
     }
 
     /// Reads the bytes that have arrived, up to `bytes_max` and a bound of its own; `over_budget` as
-    /// for `wants_input`. The last read may exceed both. Returns how many bytes were read.
+    /// for `wants_input`. Returns how many bytes were read.
     pub fn fill(&mut self, bytes_max: usize, over_budget: bool, buffers: &mut Buffers) -> usize {
         let own_max = if over_budget {
             BUFFER_BYTES
@@ -189,7 +189,7 @@ impl Conn {
         let mut bytes = 0;
         while self.socket.may_read() && self.stage != ConnStage::Dead && bytes < bytes_max {
             self.ensure_buffer(buffers);
-            match self.socket.read(self.input_room()) {
+            match self.socket.read_some(self.input_room(), bytes_max - bytes) {
                 Ok(0) => {}
                 Ok(count) => {
                     bytes += count;
@@ -229,13 +229,16 @@ impl Conn {
         }
     }
 
-    /// How many bytes to make room for before a read: the rest of a long body, so that the buffer
-    /// grows rarely. It is bounded by a multiple of the bytes received, so that an announced length
-    /// alone costs no memory; twice the multiple for the last growth, which saves a copy of nearly
-    /// the whole body. One byte more than that, because the read that finds the socket drained needs
-    /// room too: without it the buffer would double when the body is complete.
+    /// How many bytes to make room for before a read; 1 while there is any. Then the rest of a long
+    /// body, so that the buffer grows rarely. It is bounded by a multiple of the bytes received, so
+    /// that an announced length alone costs no memory; twice the multiple for the last growth, which
+    /// saves a copy of nearly the whole body. One byte more than that, because the read that finds the
+    /// socket drained needs room too: without it the buffer would double when the body is complete.
     fn input_room(&self) -> usize {
         let received = self.socket.input().len();
+        if self.socket.input_capacity() > received {
+            return 1;
+        }
         let wanted = self.parser.wanted_input_len().unwrap_or(0);
         let missing = wanted.saturating_sub(received);
         let growth_max = received * INPUT_GROWTH_MAX;

@@ -212,11 +212,19 @@ impl<O: Output> Socket<O> {
     /// socket is drained or has ended. Call it while `may_read`.
     ///
     /// # Errors
+    /// See `read_some`.
+    pub fn read(&mut self, room: usize) -> io::Result<usize> {
+        self.read_some(room, usize::MAX)
+    }
+
+    /// Reads like `read`, at most `bytes_max` bytes: the kernel may hold megabytes for a socket.
+    ///
+    /// # Errors
     /// The connection is broken. `InvalidData`: the TLS session is broken. Its alert has been sent,
     /// and further reads bypass the session.
-    pub fn read(&mut self, room: usize) -> io::Result<usize> {
+    pub fn read_some(&mut self, room: usize, bytes_max: usize) -> io::Result<usize> {
         self.input.reserve(room);
-        match self.transport.read(&mut self.input)? {
+        match self.transport.read(&mut self.input, bytes_max)? {
             ReadOutcome::Bytes { count, drained } => {
                 self.readable = !drained || self.hung_up;
                 Ok(count)
@@ -437,6 +445,21 @@ mod tests {
         assert_eq!(pair.socket.input(), b"onetwo");
         pair.socket.consume(3);
         assert_eq!(pair.socket.input(), b"two");
+    }
+
+    #[test]
+    fn a_read_takes_no_more_than_its_bound() {
+        let mut pair = Pair::new();
+        pair.other.write_all(&[7; 5_000]).expect("it is written");
+        pair.wait();
+        while pair.socket.input().len() < 5_000 {
+            let before = pair.socket.input().len();
+            assert!(pair.socket.may_read(), "bytes are left");
+            let count = pair.socket.read_some(1 << 20, 1_000).expect("bytes");
+            assert_eq!(pair.socket.input().len(), before + count);
+            assert!((1..=1_000).contains(&count), "{count}");
+        }
+        assert_eq!(pair.socket.input(), [7; 5_000]);
     }
 
     /// One event reports both, so no further event comes for the end.

@@ -95,20 +95,26 @@ impl Transport {
         })))
     }
 
-    /// Reads once into the spare capacity of `into`.
+    /// Reads once into the spare capacity of `into`, at most `bytes_max` bytes.
     ///
     /// # Errors
     /// The connection is broken. `InvalidData`: the TLS session is broken. Its alert has been sent,
     /// and later reads bypass the session, so that the socket can be drained.
     ///
     /// # Panics
-    /// If `into` has no spare capacity.
-    pub fn read(&mut self, into: &mut Vec<u8>) -> io::Result<ReadOutcome> {
-        let room = into.capacity() - into.len();
+    /// If `into` has no spare capacity, or `bytes_max` is 0.
+    pub fn read(&mut self, into: &mut Vec<u8>, bytes_max: usize) -> io::Result<ReadOutcome> {
+        let spare = into.capacity() - into.len();
+        let room = spare.min(bytes_max);
         assert!(room > 0, "a read needs room");
         match self {
             Transport::Plain(socket) => loop {
-                return match rustix::io::read(&*socket, spare_capacity(into)) {
+                let result = if room == spare {
+                    rustix::io::read(&*socket, spare_capacity(into))
+                } else {
+                    read_piece(into, room, |piece| rustix::io::read(&*socket, piece))
+                };
+                return match result {
                     Ok(0) => Ok(ReadOutcome::End),
                     Ok(count) => Ok(ReadOutcome::Bytes {
                         count,
@@ -121,11 +127,7 @@ impl Transport {
             },
             #[cfg(feature = "tls")]
             Transport::Tls(tls) => {
-                let from = into.len();
-                into.resize(into.capacity(), 0);
-                let result = tls.read(&mut into[from..]);
-                into.truncate(from + *result.as_ref().unwrap_or(&0));
-                match result {
+                match read_piece(into, room, |piece| tls.read(piece)) {
                     Ok(0) => Ok(ReadOutcome::End),
                     // The session may hold decrypted bytes even if the socket is empty.
                     Ok(count) => Ok(ReadOutcome::Bytes {
@@ -336,6 +338,21 @@ impl TlsStream {
         }
         Ok(false)
     }
+}
+
+/// Reads into a piece of `bytes` bytes that `into` grows by; keeps what was read. The piece is
+/// cleared first, so it should be short.
+fn read_piece<E>(
+    into: &mut Vec<u8>,
+    bytes: usize,
+    read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+) -> Result<usize, E> {
+    let from = into.len();
+    into.resize(from + bytes, 0);
+    let result = read(&mut into[from..]);
+    let count = *result.as_ref().unwrap_or(&0);
+    into.truncate(from + count);
+    result
 }
 
 /// An accepted connection, and its other side, which blocks.
