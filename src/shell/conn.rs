@@ -92,6 +92,9 @@ pub struct Conn {
     /// The parser has seen all input and found no complete request. Cleared when bytes arrive.
     needs_input: bool,
 
+    /// It has had a watcher, so the kernel's send buffer is bounded.
+    has_watched: bool,
+
     /// The bytes that `Budget` has counted for this connection.
     counted_bytes: usize,
 
@@ -110,6 +113,7 @@ impl Conn {
             active: None,
             stage: ConnStage::Open,
             needs_input: true,
+            has_watched: false,
             counted_bytes: 0,
             deadline: ConnDeadline::new(now_us),
         }
@@ -339,6 +343,9 @@ impl Conn {
         is_watch: bool,
         measure: Option<(RequestKind, u64)>,
     ) {
+        if is_watch && !std::mem::replace(&mut self.has_watched, true) {
+            self.socket.bound_send_buffer(deadlines::WATCH_SEND_BYTES);
+        }
         self.active = Some(ActiveRequest {
             ticket,
             shape,

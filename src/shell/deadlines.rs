@@ -28,6 +28,10 @@ const STALL_US_MAX: u64 = 10_000_000;
 const WATCH_UNREAD_BYTES: usize = 1024 * 1024;
 /// A watcher whose unread output exceeds this many bytes is closed at once.
 pub const WATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The kernel's send buffer of a connection with a watcher. Many watchers that read nothing would
+/// otherwise take all memory that the kernel has for TCP, and the links to the peers would stall. A
+/// watcher over a line of 100 ms still gets a megabyte a second.
+pub const WATCH_SEND_BYTES: usize = 128 * 1024;
 /// The next page of a listing is requested while at most this many bytes of output are unread.
 pub const PAGES_AHEAD_BYTES_MAX: usize = 512 * 1024;
 /// While at least this many bytes of output are unread, no further request of the connection is

@@ -364,7 +364,6 @@ impl Link {
     }
 
     /// Writes until the queue is empty, the socket takes no more, or `bytes_max` bytes are written.
-    /// The piece that reaches the bound is written as a whole.
     pub fn flush(&mut self, bytes_max: usize) {
         if matches!(self.stage, LinkStage::Connecting | LinkStage::Dead) {
             return;

@@ -293,8 +293,7 @@ impl<O: Output> Socket<O> {
         Ok(())
     }
 
-    /// Writes like `flush`, and stops once `bytes_max` bytes are written. The slice that reaches
-    /// the bound is written as a whole. Returns how many bytes were written.
+    /// Writes like `flush`, at most `bytes_max` bytes. Returns how many bytes were written.
     ///
     /// # Errors
     /// The connection is broken.
@@ -307,8 +306,9 @@ impl<O: Output> Socket<O> {
         while !self.output.is_empty() && !self.blocked && total < bytes_max {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.output.slices(&mut slices);
-            let count = slices_within(&slices[..count], bytes_max - total);
-            let (written, blocked) = self.transport.write(&slices[..count])?;
+            let mut cut = [IoSlice::new(&[]); SLICES_MAX];
+            let offered = cut_slices(&slices[..count], bytes_max - total, &mut cut);
+            let (written, blocked) = self.transport.write(offered)?;
             self.blocked = blocked;
             total += written;
             if let Some(buffer) = self.output.advance(written) {
@@ -345,23 +345,33 @@ impl<O: Output> Socket<O> {
         self.transport.send_close_notify();
     }
 
+    /// Bounds what the kernel takes of the output, see `Transport::bound_send_buffer`.
+    pub fn bound_send_buffer(&mut self, bytes: usize) {
+        self.transport.bound_send_buffer(bytes);
+    }
+
     /// Sets the socket options of a connection that lasts, see `Transport::keep_alive`.
     pub fn keep_alive(&mut self, patience_ms: u64) {
         self.transport.keep_alive(patience_ms);
     }
 }
 
-/// How many slices reach `bytes_max` together; all of them if they do not.
-fn slices_within(slices: &[IoSlice], bytes_max: usize) -> usize {
-    let mut bytes = 0;
-    let reaches = |slice: &IoSlice| {
-        bytes += slice.len();
-        bytes >= bytes_max
-    };
-    match slices.iter().position(reaches) {
-        Some(place) => place + 1,
-        None => slices.len(),
+/// The first `bytes_max` bytes of the slices, which are written to `cut` if there are more.
+fn cut_slices<'a>(
+    slices: &'a [IoSlice<'a>],
+    bytes_max: usize,
+    cut: &'a mut [IoSlice<'a>; SLICES_MAX],
+) -> &'a [IoSlice<'a>] {
+    let mut left = bytes_max;
+    for (place, slice) in slices.iter().enumerate() {
+        let bytes = slice.len().min(left);
+        cut[place] = IoSlice::new(&slice[..bytes]);
+        left -= bytes;
+        if bytes < slice.len() {
+            return &cut[..place + 1];
+        }
     }
+    slices
 }
 
 #[cfg(test)]
@@ -445,6 +455,20 @@ mod tests {
         assert_eq!(pair.socket.input(), b"onetwo");
         pair.socket.consume(3);
         assert_eq!(pair.socket.input(), b"two");
+    }
+
+    #[test]
+    fn a_write_offers_no_more_than_its_bound() {
+        let slices = [IoSlice::new(b"one"), IoSlice::new(b"three")];
+        let offered = |bytes_max| {
+            let mut cut = [IoSlice::new(&[]); SLICES_MAX];
+            let offered = cut_slices(&slices, bytes_max, &mut cut);
+            offered.iter().map(|slice| slice.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(offered(100), [3, 5]);
+        assert_eq!(offered(8), [3, 5]);
+        assert_eq!(offered(7), [3, 4]);
+        assert_eq!(offered(2), [2]);
     }
 
     #[test]

@@ -258,6 +258,14 @@ impl Transport {
         Some(address.ip().to_canonical())
     }
 
+    /// Bounds the bytes that the kernel takes and has not delivered. Without it there may be
+    /// megabytes: the kernel lets the buffer grow with the line, not with what the other side reads.
+    pub fn bound_send_buffer(&mut self, bytes: usize) {
+        let socket = self.socket();
+        // If the system refuses, its own bound holds.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*socket, bytes);
+    }
+
     /// Sets the options of a link: small writes leave at once, keepalive probes are sent, and the
     /// connection fails once sent bytes stay unacknowledged for `patience_ms`, in milliseconds.
     pub fn keep_alive(&mut self, patience_ms: u64) {
