@@ -5,6 +5,7 @@
 //! to be complete. Start with [`KeyDocument::parse`].
 use crate::failure::{ExitReason, Failure};
 use crate::json_pull::{BadJson, JsonPull};
+use crate::json_tree::{ChildList, TreeNode, read_tree};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -71,7 +72,10 @@ impl KeyDocument {
         pull.begin_object()?;
         while let Some(name) = pull.next_name()? {
             match name.as_str() {
-                "Root" => document.nodes = read_root(&mut pull)?,
+                "Root" => {
+                    let nodes: Vec<DocumentNode> = read_tree(&mut pull)?;
+                    document.nodes = nodes.into_iter().skip(1).collect();
+                }
                 "CurrentIndex" => {
                     document.index = pull.index()?;
                     has_index = true;
@@ -115,63 +119,39 @@ pub fn check(text: &[u8]) -> Result<bool, String> {
     Err("its content does not match its checksum: it is damaged".to_string())
 }
 
-/// Reads the root with all that is below it. Returns the nodes below.
-fn read_root(pull: &mut JsonPull) -> Result<Vec<DocumentNode>, BadJson> {
-    let mut nodes = vec![DocumentNode::default()];
-    // The indexes in `nodes` of the nodes whose end has not been read, innermost last.
-    let mut open = vec![0];
-    pull.begin_object()?;
-    while let Some(&place) = open.last() {
-        let node = &mut nodes[place];
-        let Some(name) = pull.next_name()? else {
-            open.pop();
-            if node.is_dir {
-                node.value = None;
-            }
-            if !open.is_empty() {
-                begin_child(pull, &mut nodes, &mut open)?;
-            }
-            continue;
-        };
-        match name.as_str() {
-            "Path" => node.path = pull.string()?,
-            "CreatedIndex" => node.created = pull.index()?,
-            "ModifiedIndex" => node.modified = pull.index()?,
+impl TreeNode for DocumentNode {
+    const CHILDREN_FIELD: &str = "Children";
+    const CHILDREN: ChildList = ChildList::Object;
+
+    fn read_field(&mut self, name: &str, pull: &mut JsonPull) -> Result<(), BadJson> {
+        match name {
+            "Path" => self.path = pull.string()?,
+            "CreatedIndex" => self.created = pull.index()?,
+            "ModifiedIndex" => self.modified = pull.index()?,
             "ExpireTime" => {
                 let text = pull.string()?;
                 let parsed = (text != NEVER).then(|| expiration_ns(&text));
-                node.expires_ns = match parsed {
+                self.expires_ns = match parsed {
                     None => None,
                     Some(Some(ns)) => Some(ns),
                     Some(None) => return Err(pull.missing("a time of RFC 3339 before")),
                 };
             }
-            "Value" => node.value = Some(pull.string()?),
-            "Children" if !pull.take_null() => {
-                node.is_dir = true;
-                pull.begin_object()?;
-                begin_child(pull, &mut nodes, &mut open)?;
-            }
-            "Children" => {}
+            "Value" => self.value = Some(pull.string()?),
             _ => pull.skip()?,
         }
+        Ok(())
     }
-    nodes.remove(0);
-    Ok(nodes)
-}
 
-/// Enters the next child of the directory that was entered last, if it has one.
-fn begin_child(
-    pull: &mut JsonPull,
-    nodes: &mut Vec<DocumentNode>,
-    open: &mut Vec<usize>,
-) -> Result<(), BadJson> {
-    if pull.next_name()?.is_some() {
-        pull.begin_object()?;
-        open.push(nodes.len());
-        nodes.push(DocumentNode::default());
+    fn on_children(&mut self) {
+        self.is_dir = true;
     }
-    Ok(())
+
+    fn on_end(&mut self) {
+        if self.is_dir {
+            self.value = None;
+        }
+    }
 }
 
 /// A time of RFC 3339, with any offset, in nanoseconds of Unix time. etcd 0.4 prints local time.

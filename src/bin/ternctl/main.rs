@@ -18,6 +18,7 @@ mod failure;
 mod http;
 mod import;
 mod json_pull;
+mod json_tree;
 mod keys;
 mod member;
 mod nodes;

@@ -3,6 +3,7 @@
 //! Start with [`KeyAnswer::parse`].
 use crate::failure::{ExitReason, Failure};
 use crate::json_pull::{BadJson, JsonPull};
+use crate::json_tree::{ChildList, TreeNode, read_tree};
 
 /// A node of the key space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,56 +79,30 @@ impl KeyAnswer {
     }
 }
 
-/// Reads a node with its descendants.
-fn read_tree(pull: &mut JsonPull) -> Result<Vec<KeyRecord>, BadJson> {
-    let mut nodes = vec![KeyRecord::default()];
-    // The indexes in `nodes` of the nodes whose end has not been read, innermost last.
-    let mut open = vec![0];
-    pull.begin_object()?;
-    while let Some(&place) = open.last() {
-        let node = &mut nodes[place];
-        let Some(name) = pull.next_name()? else {
-            open.pop();
-            if !open.is_empty() {
-                begin_child(pull, &mut nodes, &mut open)?;
-            }
-            continue;
-        };
-        match name.as_str() {
-            "key" => node.key = pull.string()?,
-            "value" => node.value = Some(pull.string()?),
-            "dir" => node.is_dir = pull.boolean()?,
-            "ttl" => node.ttl = Some(pull.integer()?),
-            "expiration" => node.expiration = Some(pull.string()?),
-            "modifiedIndex" => node.modified = pull.index()?,
-            "createdIndex" => node.created = pull.index()?,
-            "nodes" if !pull.take_null() => {
-                pull.begin_array()?;
-                begin_child(pull, &mut nodes, &mut open)?;
-            }
-            "nodes" => {}
+impl TreeNode for KeyRecord {
+    const CHILDREN_FIELD: &str = "nodes";
+    const CHILDREN: ChildList = ChildList::Array;
+
+    fn read_field(&mut self, name: &str, pull: &mut JsonPull) -> Result<(), BadJson> {
+        match name {
+            "key" => self.key = pull.string()?,
+            "value" => self.value = Some(pull.string()?),
+            "dir" => self.is_dir = pull.boolean()?,
+            "ttl" => self.ttl = Some(pull.integer()?),
+            "expiration" => self.expiration = Some(pull.string()?),
+            "modifiedIndex" => self.modified = pull.index()?,
+            "createdIndex" => self.created = pull.index()?,
             _ => pull.skip()?,
         }
+        Ok(())
     }
-    if nodes[0].key.is_empty() {
-        // The root of etcd 2.x has no name.
-        nodes[0].key.push('/');
-    }
-    Ok(nodes)
-}
 
-/// Enters the next child in the list that was entered last, if it has one.
-fn begin_child(
-    pull: &mut JsonPull,
-    nodes: &mut Vec<KeyRecord>,
-    open: &mut Vec<usize>,
-) -> Result<(), BadJson> {
-    if pull.next_item()? {
-        pull.begin_object()?;
-        open.push(nodes.len());
-        nodes.push(KeyRecord::default());
+    fn on_end(&mut self) {
+        if self.key.is_empty() {
+            // The root of etcd 2.x has no name.
+            self.key.push('/');
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
