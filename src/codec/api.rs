@@ -23,7 +23,7 @@ mod v1;
 
 pub use file_get::FileGet;
 pub use metrics::{
-    PortFigures, ProcessFigures, RequestKind, RequestMeters, RequestResult, SystemFigures,
+    PortFigures, ProcessFigures, RequestKind, RequestMeters, SystemFigures, status_of,
 };
 pub use proxy::is_not_taken;
 pub use render::{Delivered, Next, ProxyOutcome, Rendition, Shape, SharedValue};

@@ -21,7 +21,7 @@ use super::status_lines::ShellStatus;
 use super::transport::Transport;
 use super::turn_budget::{Lane, SMALL_ANSWER_BYTES, TurnBudget};
 use super::turn_times::Turn;
-use crate::codec::api::{self, ApiSettings, Context, Port, RequestResult};
+use crate::codec::api::{self, ApiSettings, Context, Port, status_of};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Response, ResponseMode};
 use crate::core::machine::{
@@ -279,8 +279,8 @@ impl Clients {
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
             };
-            let result = RequestResult::of_outcome(&answer.outcome);
-            conn.measure(result, now, self.meters.requests_mut());
+            let status = status_of(&answer.outcome);
+            conn.measure(status, now, self.meters.requests_mut());
             let context = context(&self.settings, &self.date, now, machine, answer.at);
             let next = if conn.is_export() {
                 export(conn, disk, &answer, &context, &mut self.buffers)

@@ -10,7 +10,7 @@ use super::output::{OutBuffer, SharedBytes, SharedTotal};
 use super::slots::SlotId;
 use super::sockets::{Output, Socket};
 use super::transport::Transport;
-use crate::codec::api::{Port, RequestKind, RequestMeters, RequestResult, Shape, SharedValue};
+use crate::codec::api::{Port, RequestKind, RequestMeters, Shape, SharedValue};
 use crate::codec::http::request::{RequestStage, origin_of};
 use crate::codec::http::response::CONTINUE;
 use crate::codec::http::{Date, Limits, Parsed, Parser, Reject, Response, ResponseMode};
@@ -356,14 +356,15 @@ impl Conn {
         });
     }
 
-    /// The request in flight is answered, or the first part of its answer is there: counts it.
-    pub fn measure(&mut self, result: RequestResult, now: Now, meters: &mut RequestMeters) {
+    /// The request in flight is answered with `status`, or the first part of its answer is there: counts
+    /// it.
+    pub fn measure(&mut self, status: u16, now: Now, meters: &mut RequestMeters) {
         let measure = self
             .active
             .as_mut()
             .and_then(|active| active.measure.take());
         if let Some((kind, since_us)) = measure {
-            meters.on_answered(kind, result, now.mono_us.saturating_sub(since_us));
+            meters.on_answered(kind, status, now.mono_us.saturating_sub(since_us));
         }
     }
 

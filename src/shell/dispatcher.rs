@@ -16,7 +16,7 @@ use super::turn_budget::{
 };
 use crate::codec::api::{
     self, ApiSettings, Context, FileGet, Mode, Port, ProcessFigures, ProxyOutcome, RequestKind,
-    RequestResult, Routed, SharedValue,
+    Routed, SharedValue, status_of,
 };
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Method, Parsed, Reject, Request, ResponseMode};
@@ -221,8 +221,8 @@ impl Dispatcher<'_, '_> {
         match routed {
             Routed::Answer(response) => {
                 if let Some(kind) = kind {
-                    let result = RequestResult::of_status(response.status);
-                    self.meters.requests_mut().on_answered(kind, result, 0);
+                    let requests = self.meters.requests_mut();
+                    requests.on_answered(kind, response.status, 0);
                 }
                 conn.send(&response, response_mode, self.context.date, self.buffers);
                 return Served::Answered;
@@ -346,8 +346,8 @@ impl Dispatcher<'_, '_> {
             Outcome::Figures(core) => Some((core, self.process_figures())),
             _ => None,
         };
-        let result = RequestResult::of_outcome(&answer.outcome);
-        conn.measure(result, now, self.meters.requests_mut());
+        let status = status_of(&answer.outcome);
+        conn.measure(status, now, self.meters.requests_mut());
         let next = conn.render(self.buffers, |shape, out| match &figures {
             Some((core, process)) => shape.metrics(core, process, &context, out),
             None => shape.render(&answer, &context, out),
@@ -366,7 +366,7 @@ impl Dispatcher<'_, '_> {
         if port == Port::Client {
             let requests = self.meters.requests_mut();
             requests.on_received(Method::Get);
-            requests.on_answered(RequestKind::Get, RequestResult::Success, 0);
+            requests.on_answered(RequestKind::Get, 200, 0);
         }
     }
 
@@ -397,11 +397,7 @@ impl Dispatcher<'_, '_> {
         let context = self.context;
         let now = context.now;
         if !self.proxied.add(now, ticket, request, call, is_watch) {
-            conn.measure(
-                RequestResult::Redirected,
-                context.now,
-                self.meters.requests_mut(),
-            );
+            conn.measure(307, now, self.meters.requests_mut());
             let next = conn.render(self.buffers, |shape, out| {
                 shape.proxied(ProxyOutcome::Redirected, context, out)
             });

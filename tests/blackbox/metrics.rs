@@ -56,6 +56,10 @@ fn figures_follow_what_happens() {
     assert_eq!(answered("get", "success"), 5.0);
     assert_eq!(answered("get", "refused"), 2.0);
     assert_eq!(answered("watch", "success"), 1.0);
+    for (method, code, count) in [("PUT", 412, 1.0), ("GET", 404, 1.0), ("GET", 400, 1.0)] {
+        let name = format!("tern_http_errors_total{{method=\"{method}\",code=\"{code}\"}}");
+        assert_eq!(after[&name], count, "{name}");
+    }
     // The one that is answered now is not among them, and the one before was not among its own.
     assert_eq!(answered("other", "success"), 1.0);
     assert_eq!(

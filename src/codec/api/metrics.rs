@@ -8,7 +8,7 @@ mod meters;
 mod table;
 
 pub use meters::{
-    PortFigures, ProcessFigures, RequestKind, RequestMeters, RequestResult, SystemFigures,
+    PortFigures, ProcessFigures, RequestKind, RequestMeters, SystemFigures, status_of,
 };
 
 use super::exchange::{Exchange, Handled};
@@ -51,7 +51,8 @@ struct Sample {
 
 /// A metric.
 struct Metric {
-    name: &'static str,
+    /// `None`: it is served for etcd's dashboards only.
+    name: Option<&'static str>,
     /// The name that etcd has for it, and its labels if they are others than ours.
     etcd: Option<(&'static str, Option<ReadSamples>)>,
     help: &'static str,
@@ -95,7 +96,9 @@ pub(super) fn write(
             };
             family(name, metric.help, kind, &figures, &mut text);
         }
-        family(metric.name, metric.help, metric.kind, &figures, &mut text);
+        if let Some(name) = metric.name {
+            family(name, metric.help, metric.kind, &figures, &mut text);
+        }
     }
     out.extend_from_slice(text.as_bytes());
 }
@@ -167,7 +170,10 @@ mod tests {
         };
         let mut requests = RequestMeters::default();
         requests.on_received(Method::Put);
-        requests.on_answered(RequestKind::Put, RequestResult::Redirected, 300);
+        requests.on_answered(RequestKind::Put, 307, 300);
+        for status in [412, 201, 412] {
+            requests.on_answered(RequestKind::Post, status, 300);
+        }
         let process = ProcessFigures {
             requests,
             conns: [
@@ -202,6 +208,7 @@ mod tests {
             "tern_connections_max{port=\"client\"} 9",
             "tern_http_requests_total{method=\"PUT\"} 1",
             "tern_requests_answered_total{kind=\"put\",result=\"redirected\"} 1",
+            "tern_http_errors_total{method=\"POST\",code=\"412\"} 2",
             "tern_request_duration_seconds_bucket{kind=\"put\",le=\"0.00025\"} 0",
             "tern_request_duration_seconds_bucket{kind=\"put\",le=\"0.0005\"} 1",
             "tern_request_duration_seconds_bucket{kind=\"put\",le=\"+Inf\"} 1",
@@ -221,16 +228,27 @@ mod tests {
         let mut names = BTreeSet::new();
         for metric in table::TABLE {
             let etcd = metric.etcd.map(|(name, _)| name);
-            for name in [Some(metric.name), etcd].into_iter().flatten() {
+            for name in [metric.name, etcd].into_iter().flatten() {
                 assert!(names.insert(name), "{name} stands twice");
                 let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
                 assert!(name.chars().all(is_name), "{name}");
             }
-            let is_total = metric.name.ends_with("_total");
+            let Some(name) = metric.name else {
+                continue;
+            };
+            let is_total = name.ends_with("_total");
             let is_counter = matches!(metric.kind, MetricKind::Counter(_));
-            assert_eq!(is_total, is_counter, "{}", metric.name);
+            assert_eq!(is_total, is_counter, "{name}");
         }
-        assert!(text(true).contains("\netcd_server_is_leader 0\n"));
+        for line in [
+            "etcd_server_is_leader 0",
+            "etcd_http_failed_total{method=\"POST\",code=\"412\"} 2",
+            "etcd_http_successful_duration_seconds_bucket{method=\"POST\",le=\"0.0005\"} 1",
+            "etcd_http_successful_duration_seconds_count{method=\"POST\"} 1",
+        ] {
+            let text = text(true);
+            assert!(text.lines().any(|other| other == line), "{line}:\n{text}");
+        }
     }
 
     #[test]

@@ -62,8 +62,8 @@ impl Clients {
         self.date.set(now.wall_ns);
         let context = context(&self.settings, &self.date, now, machine, machine.indexes());
         let outcome = ended.into_proxy_outcome();
-        let result = conn.shape_mut().proxied_result(&outcome);
-        conn.measure(result, now, self.meters.requests_mut());
+        let status = conn.shape_mut().proxied_status(&outcome);
+        conn.measure(status, now, self.meters.requests_mut());
         let next = conn.render(&mut self.buffers, |shape, out| {
             shape.proxied(outcome, &context, out)
         });
@@ -84,7 +84,7 @@ impl Clients {
                 continue;
             };
             self.proxied.on_part(ticket);
-            conn.measure(RequestResult::Success, now, self.meters.requests_mut());
+            conn.measure(200, now, self.meters.requests_mut());
             conn.render(&mut self.buffers, |shape, out| {
                 shape.proxied_part(part, &context, out);
             });

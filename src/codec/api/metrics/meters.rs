@@ -1,8 +1,9 @@
 //! The counters of `/metrics` outside of the core: requests by kind and result, and the figures of
-//! the process. Counting allocates nothing. Start with [`RequestMeters::on_answered`].
+//! the process. Counting allocates nothing but for the first error of each status. Start with [`RequestMeters::on_answered`].
 use crate::codec::http::Method;
 use crate::core::histogram::Histogram;
 use crate::core::seam::{Op, Outcome, QueueFigures};
+use std::collections::BTreeMap;
 
 /// The methods that requests are counted by. The last one stands for all others.
 pub(super) const METHODS: [&str; 6] = ["GET", "HEAD", "PUT", "POST", "DELETE", "OTHER"];
@@ -61,6 +62,17 @@ impl RequestKind {
         }
     }
 
+    /// The place of the method in `METHODS`, if this is a request about keys and no watch.
+    fn key_method(self) -> Option<usize> {
+        match self {
+            RequestKind::Get | RequestKind::LinearizableGet => Some(0),
+            RequestKind::Put => Some(2),
+            RequestKind::Post => Some(3),
+            RequestKind::Delete => Some(4),
+            RequestKind::Watch | RequestKind::Other => None,
+        }
+    }
+
     fn of_write(method: Method) -> RequestKind {
         match method {
             Method::Put => RequestKind::Put,
@@ -71,40 +83,27 @@ impl RequestKind {
     }
 }
 
-/// The result of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestResult {
-    /// It was carried out.
-    Success,
-    /// Its conditions did not hold, its key does not exist, or it is malformed (status 4xx).
-    Refused,
-    /// The client was sent to another machine (status 3xx).
-    Redirected,
-    /// The cluster could not carry it out, or its outcome is unknown (status 5xx).
-    Failed,
-}
-
-/// The names of the results, in their order.
+/// The names of the results of requests, by the class of their status: carried out; conditions that did
+/// not hold, a missing key, a malformed request (4xx); sent to another machine (3xx); not carried out by
+/// the cluster, or with an unknown outcome (5xx).
 pub(super) const RESULTS: [&str; 4] = ["success", "refused", "redirected", "failed"];
 
-impl RequestResult {
-    /// The result that a status tells.
-    pub fn of_status(status: u16) -> RequestResult {
-        match status {
-            500.. => RequestResult::Failed,
-            400..500 => RequestResult::Refused,
-            300..400 => RequestResult::Redirected,
-            _ => RequestResult::Success,
-        }
+/// The place of a status in `RESULTS`.
+fn result_of(status: u16) -> usize {
+    match status {
+        500.. => 3,
+        400..500 => 1,
+        300..400 => 2,
+        _ => 0,
     }
+}
 
-    /// The result that an outcome tells.
-    pub fn of_outcome(outcome: &Outcome) -> RequestResult {
-        match outcome {
-            Outcome::Failed(error) => RequestResult::of_status(error.code.status()),
-            Outcome::Redirect { .. } => RequestResult::Redirected,
-            _ => RequestResult::Success,
-        }
+/// The status that an outcome is answered with, as far as it matters for counting.
+pub fn status_of(outcome: &Outcome) -> u16 {
+    match outcome {
+        Outcome::Failed(error) => error.code.status(),
+        Outcome::Redirect { .. } => 307,
+        _ => 200,
     }
 }
 
@@ -117,6 +116,11 @@ pub struct RequestMeters {
     answered: [[u64; RESULTS.len()]; KINDS.len()],
     /// How long they took, by kind.
     durations: [Histogram; KINDS.len()],
+    /// How many requests about keys were answered with an error, by method and status. Statuses are
+    /// few.
+    errors: BTreeMap<(&'static str, u16), u64>,
+    /// How long requests about keys took that were carried out, by method.
+    successes: [Histogram; METHODS.len()],
 }
 
 impl RequestMeters {
@@ -133,11 +137,20 @@ impl RequestMeters {
         self.received[place] += 1;
     }
 
-    /// A request is answered, `us` microseconds after the beginning of the turn in which it was
-    /// read. An answer within that turn counts as 0.
-    pub fn on_answered(&mut self, kind: RequestKind, result: RequestResult, us: u64) {
-        self.answered[kind as usize][result as usize] += 1;
+    /// A request is answered with `status`, `us` microseconds after the beginning of the turn in which
+    /// it was read. An answer within that turn counts as 0.
+    pub fn on_answered(&mut self, kind: RequestKind, status: u16, us: u64) {
+        let result = result_of(status);
+        self.answered[kind as usize][result] += 1;
         self.durations[kind as usize].add(us);
+        let Some(method) = kind.key_method() else {
+            return;
+        };
+        if status >= 400 {
+            *self.errors.entry((METHODS[method], status)).or_default() += 1;
+        } else if status < 300 {
+            self.successes[method].add(us);
+        }
     }
 
     /// How many have come in, by method.
@@ -152,6 +165,18 @@ impl RequestMeters {
             let results = RESULTS.into_iter().zip(results);
             results.map(move |(result, count)| (kind, result, count))
         })
+    }
+
+    /// How many requests about keys were answered with an error, by method and status.
+    pub(super) fn errors(&self) -> impl Iterator<Item = (&'static str, u16, u64)> {
+        let errors = self.errors.iter();
+        errors.map(|((method, status), count)| (*method, *status, *count))
+    }
+
+    /// How long requests about keys took that were carried out, by method; those that there were.
+    pub(super) fn successes(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+        let all = METHODS.into_iter().zip(&self.successes);
+        all.filter(|(_, histogram)| histogram.count() > 0)
     }
 
     /// How long they took, by kind.

@@ -10,7 +10,7 @@ use MetricKind::{Counter, Durations, Gauge};
 
 const fn row(name: &'static str, help: &'static str, kind: MetricKind) -> Metric {
     Metric {
-        name,
+        name: Some(name),
         etcd: None,
         help,
         kind,
@@ -25,7 +25,7 @@ const fn both(
     kind: MetricKind,
 ) -> Metric {
     Metric {
-        name,
+        name: Some(name),
         etcd: Some((etcd, None)),
         help,
         kind,
@@ -297,6 +297,23 @@ pub(super) const TABLE: &[Metric] = &[
         "Requests of the client port that were answered.",
         Counter(answered),
     ),
+    both(
+        "tern_http_errors_total",
+        "etcd_http_failed_total",
+        "Requests about keys that were answered with an error, by status; without watches.",
+        Counter(errors),
+    ),
+    Metric {
+        name: None,
+        etcd: Some(("etcd_http_successful_duration_seconds", None)),
+        help: "Time of requests about keys that were carried out, by method; without watches.",
+        kind: Durations(|f| {
+            let durations = f.process.requests.successes();
+            durations
+                .map(|(method, histogram)| (label("method", method), histogram))
+                .collect()
+        }),
+    },
     row(
         "tern_request_duration_seconds",
         "Time from reading a request to its answer; 0 within one turn of the loop.",
@@ -344,13 +361,13 @@ pub(super) const TABLE: &[Metric] = &[
         Gauge(|f| one(Some(f.process.memory_bytes_max as f64))),
     ),
     Metric {
-        name: "tern_build_info",
+        name: Some("tern_build_info"),
         etcd: Some(("etcd_server_version", Some(etcd_version))),
         help: "1, with the version as a label.",
         kind: Gauge(|_| vec![labelled(label("version", crate::VERSION), 1.0)]),
     },
     Metric {
-        name: "tern_member_info",
+        name: Some("tern_member_info"),
         etcd: Some(("etcd_server_id", Some(etcd_id))),
         help: "1, with the id of this member as a label.",
         kind: Gauge(|f| id_sample(f, "id")),
@@ -422,6 +439,16 @@ fn answered(figures: &Figures) -> Vec<Sample> {
         .map(|(kind, result, count)| {
             let labels = format!("{},{}", label("kind", kind), label("result", result));
             labelled(labels, count as f64)
+        })
+        .collect()
+}
+
+fn errors(figures: &Figures) -> Vec<Sample> {
+    let counts = figures.process.requests.errors();
+    counts
+        .map(|(method, status, count)| {
+            let code = label("code", &status.to_string());
+            labelled(format!("{},{code}", label("method", method)), count as f64)
         })
         .collect()
 }

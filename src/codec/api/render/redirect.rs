@@ -1,6 +1,6 @@
 //! Redirects to another machine, and the outcome of requests that were forwarded to the leader.
 use super::{AnswerKind, Next, ProxyOutcome, Shape, json};
-use crate::codec::api::{Context, RequestResult};
+use crate::codec::api::Context;
 use crate::codec::http::client::ResponsePart;
 use crate::codec::http::response::{JSON, ResponseHead, TEXT};
 use crate::codec::http::{Method, Response};
@@ -244,14 +244,14 @@ impl Shape {
         framing.chunk(&part.body, out);
     }
 
-    /// How the outcome of a call counts. A machine that shows its own view of the cluster, because the
+    /// The status that the outcome of a call counts as. A machine that shows its own view of the cluster, because the
     /// leader did not answer, has carried out the request.
-    pub fn proxied_result(&self, outcome: &ProxyOutcome) -> RequestResult {
+    pub fn proxied_status(&self, outcome: &ProxyOutcome) -> u16 {
         match outcome {
-            _ if matches!(self.kind, AnswerKind::Cluster { .. }) => RequestResult::Success,
-            ProxyOutcome::Answered { status, .. } => RequestResult::of_status(*status),
-            ProxyOutcome::Redirected => RequestResult::Redirected,
-            ProxyOutcome::Failed { .. } => RequestResult::Failed,
+            _ if matches!(self.kind, AnswerKind::Cluster { .. }) => 200,
+            ProxyOutcome::Answered { status, .. } => *status,
+            ProxyOutcome::Redirected => 307,
+            ProxyOutcome::Failed { .. } => 500,
         }
     }
 
