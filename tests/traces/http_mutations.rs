@@ -212,7 +212,8 @@ proptest! {
         query in proptest::option::of("[a-z0-9=&%;?/+]{0,20}"),
         body in proptest::collection::vec(any::<u8>(), 0..300),
         sizes in proptest::option::of(proptest::collection::vec(1usize..40, 1..5)),
-        extension in "(;[a-z]{1,8}(=[a-z]{1,8})?)?",
+        // 300 chunks of one byte have fewer bytes of extensions than a body may have.
+        extension in "(;[a-z]{1,5}(=[a-z]{1,5})?)?",
         next in proptest::collection::vec(any::<u8>(), 0..20),
     ) {
         let mut input = format!("PUT {}", escape::path(&path)).into_bytes();
