@@ -85,5 +85,11 @@ impl fmt::Display for Failure {
 
 /// Makes a failure of the error of a file or a pipe. `what` names the file.
 pub fn file_failed(what: impl fmt::Display) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure::bad_arguments(format!("{what}: {error}"))
+    move |error| {
+        let text = match error.kind() {
+            io::ErrorKind::NotFound => format!("{what}: there is no such file or folder"),
+            _ => format!("cannot read or write {what}: {error}"),
+        };
+        Failure::bad_arguments(text)
+    }
 }
