@@ -83,6 +83,8 @@ pub struct Replica {
     /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
     /// writes if it leads.
     is_disk_low: bool,
+    /// A write was refused for want of room on the disks of a majority, and none was taken since.
+    lacked_room: bool,
     /// A write was refused for want of room in the key space, which has not shrunk since.
     is_store_full: bool,
     /// The configuration that was last reported by `Order::FollowMembers`.
@@ -164,6 +166,7 @@ impl Replica {
             discarded: Vec::new(),
             claims: Vec::new(),
             is_disk_low: false,
+            lacked_room: false,
             is_store_full: false,
             reported_configuration: Configuration::default(),
             leadership: leadership::Leadership::new(now, term),

@@ -68,22 +68,41 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::HeartbeatsMissed { peers, backoff_s } => {
             log_missed_heartbeats(machine.name(), peers, *backoff_s);
         }
-        Fact::HeartbeatLate { peer, after_ms } => {
-            log_late_heartbeat(machine.name(), peer, *after_ms);
-        }
+        Fact::HeartbeatLate { peer, after_ms } => log_late_heartbeat(machine, peer, *after_ms),
         Fact::Leaderless { voters } => log_leaderless(machine, *voters),
         Fact::Link(report) => log_link(machine, report),
 
-        // The room for keys, on the disk and in memory.
+        Fact::DiskLow
+        | Fact::DiskOk
+        | Fact::NoRoomForWrites
+        | Fact::RoomForWrites
+        | Fact::StoreFull { .. }
+        | Fact::StoreHasRoom => log_room(fact),
+    }
+}
+
+/// The room for keys, on the disk and in memory.
+fn log_room(fact: &Fact) {
+    match fact {
         Fact::DiskLow => log_full_disk(),
         Fact::DiskOk => log::info!("the disk of -data-dir has room for the log again"),
+        Fact::NoRoomForWrites => log_no_room(),
+        Fact::RoomForWrites => log::info!("writes are taken again: the disks have room"),
         Fact::StoreFull { bytes, bytes_max } => log_full_store(*bytes, *bytes_max),
         Fact::StoreHasRoom => log::info!("the key space has room again"),
+        _ => unreachable!("the caller has matched the fact"),
     }
 }
 
 fn log_admitted() {
     log::info!("the cluster has admitted this machine: waiting for its data");
+}
+
+fn log_no_room() {
+    log::warn!(
+        "writes are refused, cause `disk full`: the disks of a majority have no room for the log. Make \
+         room where their -data-dir is; each needs 8 MiB at the least"
+    );
 }
 
 fn log_full_store(bytes: u64, bytes_max: u64) {
@@ -229,7 +248,8 @@ fn log_missed_heartbeats(name: &str, peers: &[(Box<str>, u64)], backoff_s: u64) 
 }
 
 /// The line that etcd 0.4 prints.
-fn log_late_heartbeat(name: &str, peer: &str, after_ms: u64) {
+fn log_late_heartbeat(machine: &Machine, peer: &str, after_ms: u64) {
+    let name = machine.name();
     log::warn!("{name}: warning: heartbeat of {peer} near election timeout: {after_ms}ms");
 }
 

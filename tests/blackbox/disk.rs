@@ -70,6 +70,34 @@ fn a_full_disk() {
     drop(server);
 }
 
+/// A disk on which the log never has room: the log says so once, and nothing else does, as the machine
+/// is healthy. It takes writes after all if it gets room.
+#[test]
+fn a_disk_that_is_too_small_is_reported() {
+    if !namespace::enter() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let disk = namespace::mount(home.path(), 12);
+    let filler = disk.join("filler");
+    std::fs::write(&filler, vec![1; 8 << 20]).expect("a file");
+    let mut server = Server::prepare(&[]);
+    server.run_on(&disk.join("data"));
+    let mut conn = Conn::open(server.client_port);
+    for _ in 0..3 {
+        let refused = conn.ask("PUT", "/v2/keys/a", "value=b");
+        assert_eq!(refused.status(), 500);
+        assert_eq!(refused.json()["cause"], "disk full");
+    }
+    let line = "writes are refused, cause `disk full`";
+    assert_eq!(server.log().matches(line).count(), 1);
+    std::fs::remove_file(&filler).expect("the filler");
+    until("writes are taken", || {
+        (conn.ask("PUT", "/v2/keys/a", "value=b").status() < 300).then_some(())
+    });
+    server.wait_for_log("writes are taken again");
+}
+
 fn stands_by(server: &Server) {
     until("it stands by", || {
         matches!(mode(server), Some(Mode::Standby { to: Some(_) })).then_some(())

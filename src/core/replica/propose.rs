@@ -82,6 +82,7 @@ impl Replica {
             return Err(Outcome::Failed(error));
         }
         if self.lacks_room() {
+            self.report_no_room();
             return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
         }
         if self.raft.leaves_writes_to_next_leader() {
@@ -105,9 +106,19 @@ impl Replica {
         match self.raft.propose_from(now, &command, origin) {
             Ok((index, term)) => {
                 self.proposed.add(index, term, command, growth);
+                if std::mem::take(&mut self.lacked_room) {
+                    self.outputs.facts.push(Fact::RoomForWrites);
+                }
                 Ok((index, term))
             }
             Err(refusal) => Err(self.outcome_of_refusal(refusal)),
+        }
+    }
+
+    /// Reports that a write was refused for want of room on the disks, once until one is taken.
+    fn report_no_room(&mut self) {
+        if !std::mem::replace(&mut self.lacked_room, true) {
+            self.outputs.facts.push(Fact::NoRoomForWrites);
         }
     }
 

@@ -59,6 +59,11 @@ pub enum Fact {
         /// The last entry that it would have covered.
         index: Index,
     },
+    /// A write was refused because the disks of a majority have no room for it. Reported again only
+    /// after a write was taken.
+    NoRoomForWrites,
+    /// After `NoRoomForWrites` a write was taken.
+    RoomForWrites,
     /// A write was refused because the key space has no room for it. Reported again only after the
     /// key space had room.
     StoreFull {
