@@ -17,7 +17,7 @@ use tern::shell::clock::Clock;
 use tern::shell::config::{self, Config, ProcessInputs, Start};
 use tern::shell::disk::Disk;
 use tern::shell::logger;
-use tern::shell::reactor::{BoundPort, End, Reactor};
+use tern::shell::reactor::{BoundPort, End, Reactor, check_tls};
 
 fn main() -> ExitCode {
     let signals = StartSignals::catch();
@@ -161,7 +161,8 @@ fn refuse_unsupported(config: &Config) -> Result<(), String> {
 ///
 /// tern cannot start; with a sentence for the user.
 fn run(config: &Config, joins: bool, signals: &StartSignals) -> Result<End, String> {
-    // The ports come first: a busy one is reported before the log is read, which may take long.
+    check_tls(config)?;
+    // The ports come before the disk: a busy one is reported before the log is read, which may take long.
     let ports = [
         BoundPort::new(&config.bind_addr)?,
         BoundPort::new(&config.peer_bind_addr)?,

@@ -13,7 +13,7 @@ use crate::codec::api::Port;
 use crate::core::peers::Episode;
 use crate::core::timer::Now;
 use crate::shell::clock;
-use crate::shell::config::TlsFiles;
+use crate::shell::config::{Config, TlsFiles};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
@@ -97,10 +97,37 @@ impl BoundPort {
 }
 
 fn listen_error(host_port: &str, error: &io::Error) -> String {
-    format!(
-        "cannot listen on {host_port}: {error}. Is another tern or etcd running? -addr, -peer-addr, \
-         -bind-addr and -peer-bind-addr choose other ports"
-    )
+    let next = match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            "This host has no such address: -bind-addr and -peer-bind-addr choose one that it has"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need privileges: -addr, -peer-addr, -bind-addr and -peer-bind-addr \
+             choose other ports"
+        }
+        _ => {
+            "Is another tern or etcd running? -addr, -peer-addr, -bind-addr and -peer-bind-addr \
+             choose other ports"
+        }
+    };
+    format!("cannot listen on {host_port}: {error}. {next}")
+}
+
+/// Checks the files of both ports before the data directory is touched: a start that fails for a
+/// wrong certificate leaves no new cluster behind.
+///
+/// # Errors
+/// A file is unusable; with a sentence for the user.
+pub fn check_tls(config: &Config) -> Result<(), String> {
+    #[cfg(not(feature = "tls"))]
+    let _ = config;
+    #[cfg(feature = "tls")]
+    for files in [&config.tls, &config.peer_tls] {
+        if let (Some(cert), Some(key)) = (&files.cert_file, &files.key_file) {
+            tls::checked_config(cert, key, files.ca_file.as_deref())?;
+        }
+    }
+    Ok(())
 }
 
 /// Calls `attempt` until it returns something else than `AddrInUse`, at most for `BUSY_MS_MAX`.

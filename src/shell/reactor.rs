@@ -6,7 +6,7 @@
 //! edge-triggered. A connection that a turn leaves unread or unwritten stays on the ready list of
 //! its pool (`pool`).
 
-pub use super::listener::BoundPort;
+pub use super::listener::{BoundPort, check_tls};
 
 use super::clients::Clients;
 use super::connect::Connector;
@@ -216,7 +216,8 @@ impl Reactor {
     fn maybe_listen(&mut self) -> Result<bool, String> {
         let [client, peer] = &mut self.closed_ports;
         let peer = peer.take_if(|_| self.machine.listens_to_peers());
-        let client = client.take_if(|_| self.machine.listens());
+        // A machine that stops while it looks for its cluster serves nothing.
+        let client = client.take_if(|_| self.stop_us.is_none() && self.machine.listens());
         self.listen(Port::Peer, peer)?;
         if !self.listen(Port::Client, client)? {
             return Ok(false);

@@ -26,8 +26,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The configuration of a port. With `ca`, each client must show a certificate that this authority
-/// has signed. Logs the warnings about certificate and key at the time `wall_ns`, in
+/// The configuration of a port. Logs the warnings about certificate and key at the time `wall_ns`, in
 /// nanoseconds since the Unix epoch.
 ///
 /// # Errors
@@ -37,6 +36,24 @@ pub fn server_config(
     key: &Path,
     ca: Option<&Path>,
     wall_ns: u64,
+) -> Result<Arc<ServerConfig>, String> {
+    let config = checked_config(cert, key, ca)?;
+    let own = files::own_certificates(cert)?;
+    for warning in files::warnings(cert, key, &own, wall_ns / 1_000_000_000) {
+        log::warn!("{warning}");
+    }
+    Ok(config)
+}
+
+/// The configuration of a port. With `ca`, each client must show a certificate that this authority
+/// has signed.
+///
+/// # Errors
+/// A file is unusable; the text names it.
+pub fn checked_config(
+    cert: &Path,
+    key: &Path,
+    ca: Option<&Path>,
 ) -> Result<Arc<ServerConfig>, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -54,12 +71,8 @@ pub fn server_config(
         }
     };
     let private = files::private_key(key)?;
-    let own = files::own_certificates(cert)?;
-    for warning in files::warnings(cert, key, &own, wall_ns / 1_000_000_000) {
-        log::warn!("{warning}");
-    }
     builder
-        .with_single_cert(own, private)
+        .with_single_cert(files::own_certificates(cert)?, private)
         .map(Arc::new)
         .map_err(|e| files::refused_pair(cert, key, &e))
 }

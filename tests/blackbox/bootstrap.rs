@@ -106,6 +106,19 @@ fn protocol_16_a_machine_that_lost_its_disk_founds_no_second_cluster() {
     assert_eq!(members.len(), 3);
 }
 
+/// A machine that is stopped while it waits says that it stops, and not that it serves.
+#[test]
+fn protocol_16_a_machine_that_waits_is_never_ready() {
+    let mut servers = prepare(2);
+    servers[0].spawn();
+    until("it waits", || {
+        let log = servers[0].log();
+        log.contains("-bootstrap: waiting for").then_some(())
+    });
+    assert!(servers[0].terminate().success());
+    assert!(!servers[0].log().contains("ready"), "{}", servers[0].log());
+}
+
 /// Lists that differ: no machine founds, and one that is answered with another list logs it.
 #[test]
 fn protocol_16_lists_that_differ_are_an_error() {

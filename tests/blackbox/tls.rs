@@ -370,6 +370,8 @@ fn refusal(args: &[&str]) -> String {
     let Output { status, stderr, .. } = command.output().expect("it starts");
     let text = String::from_utf8_lossy(&stderr).into_owned();
     assert_eq!(status.code(), Some(1), "{text}");
+    let mut left = std::fs::read_dir(home.path()).expect("a directory");
+    assert!(left.next().is_none(), "no data directory is made: {text}");
     text
 }
 

@@ -156,7 +156,10 @@ impl Checked<'_> {
         match value.text.parse::<u64>() {
             Ok(number) if range.contains(&number) => Ok(number),
             Ok(_) | Err(_) => {
-                let expected = format!("a whole number from {} to {}", range.start(), range.end());
+                let expected = match (range.start(), range.end()) {
+                    (least, &u64::MAX) => format!("a whole number of at least {least}"),
+                    (least, most) => format!("a whole number from {least} to {most}"),
+                };
                 Err(wrong(&value, &expected))
             }
         }

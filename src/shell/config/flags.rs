@@ -378,11 +378,23 @@ pub fn to_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// The flag that was probably meant: it has the same letters, or the shortest one that begins with
+/// them.
+fn similar_to(name: &str) -> Option<&'static str> {
+    let letters = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
+    let given = letters(name);
+    let begins = all().filter(|flag| given.len() > 1 && letters(flag.name).starts_with(&given));
+    begins.map(|flag| flag.name).min_by_key(|flag| flag.len())
+}
+
 fn usage_error(fail: Fail) -> UsageError {
     UsageError(match fail {
         Fail::UnrecognizedOption(name) => match foreign::replacement(&name) {
             Some(text) => format!("-{name} is a flag of etcd, not of tern: {text}"),
-            None => format!("unknown flag -{name}"),
+            None => match similar_to(&name) {
+                Some(flag) => format!("unknown flag -{name}: did you mean -{flag}?"),
+                None => format!("unknown flag -{name}"),
+            },
         },
         Fail::ArgumentMissing(name) => format!("-{name} needs a value"),
         Fail::UnexpectedArgument(name) => format!("-{name} takes no value"),

@@ -6,9 +6,26 @@
 use super::certificate::CertificateFacts;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
+
+/// The content of a file that a setting names.
+///
+/// # Errors
+/// It cannot be read; the text says what to check.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| {
+        let name = path.display();
+        let next = match e.kind() {
+            ErrorKind::NotFound => "Is the path in the setting right?",
+            ErrorKind::PermissionDenied => "The user that tern runs as must be able to read it",
+            _ => "It must be a file in PEM",
+        };
+        format!("cannot read {name}: {e}. {next}")
+    })
+}
 
 /// The certificates of a file, in their order.
 ///
@@ -16,7 +33,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// The file cannot be read, or has none.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let name = path.display();
-    let text = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    let text = read(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|e| format!("{name}: {e}"))?;
     if !all.is_empty() {
@@ -75,7 +92,7 @@ pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> 
 /// The file cannot be read, or has no key that can be used without a passphrase.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let name = path.display();
-    let bytes = std::fs::read(path).map_err(|e| format!("{name}: {e}"))?;
+    let bytes = read(path)?;
     let text = String::from_utf8_lossy(&bytes);
     let is_encrypted =
         text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED");
