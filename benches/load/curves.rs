@@ -1,15 +1,17 @@
-//! Scale curves: how tern's figures grow with keys, connections, watchers, the length of values and
-//! the number of machines. Each curve becomes a table and a plot in `benches/curves`.
+//! Scale curves: how tern's figures grow with keys, connections, watchers, the length of values, the
+//! number of machines, the length of the log and the time of a sync. Each curve becomes a table and a
+//! plot in `benches/curves`.
 //!
-//! `cargo bench --bench versus -- --curves all` takes an hour, `--curves quick` minutes: it
-//! measures fewer points for a shorter time. Start with `report`.
+//! On two quiet cores `cargo bench --bench versus -- --curves all` takes ten minutes, `--curves quick`
+//! two: it measures fewer points for a shorter time. Start with `report`.
 use crate::cluster::Cluster;
 use crate::driver::{Load, Mode, fill, run};
 use crate::plot::{Curve, Series};
 use crate::table::median;
 use crate::{Kind, Server, proc};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tern_support::server::{Server as OwnServer, Syncs};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Extent {
 
     fn duration(self) -> Duration {
         match self {
-            Extent::All => Duration::from_secs(5),
+            Extent::All => Duration::from_secs(3),
             Extent::Quick => Duration::from_secs(1),
         }
     }
@@ -51,11 +53,35 @@ fn figures(load: &Load) -> [f64; 3] {
     [report.per_second(), at(0.5), at(0.99)]
 }
 
+/// Requests a second, p50 and p99 in microseconds, and the processor time of the server a request in
+/// microseconds.
+fn figures_with_cpu(load: &Load, pid: u32) -> [f64; 4] {
+    let before = proc::cpu_time(pid).expect("it runs");
+    let report = run(load).unwrap_or_else(|e| panic!("{load:?}: {e}"));
+    let cpu = proc::cpu_time(pid).expect("it runs") - before;
+    let at = |quantile| report.latency.value_at_quantile(quantile) as f64;
+    let cpu_us = cpu.as_secs_f64() * 1e6 / report.requests as f64;
+    [report.per_second(), at(0.5), at(0.99), cpu_us]
+}
+
+fn megabytes(pid: u32) -> f64 {
+    proc::resident_bytes(pid).expect("it runs") as f64 / 1e6
+}
+
 /// Measures all curves, prints their tables, and writes tables and plots.
 pub fn report(extent: Extent) {
     let folder = PathBuf::from("benches/curves");
     std::fs::create_dir_all(&folder).expect("a folder for the curves");
-    let curves = [by_keys, by_connections, by_watchers, by_values, by_machines];
+    let curves = [
+        by_keys,
+        by_connections,
+        by_watchers,
+        by_values,
+        by_machines,
+        by_log_length,
+        by_sync_time,
+    ];
+    let begun = Instant::now();
     let mut text = "# Scale curves\n\n`cargo bench --bench versus -- --curves all` (or `quick`) \
                     writes this page and its plots.\n"
         .to_string();
@@ -66,6 +92,7 @@ pub fn report(extent: Extent) {
         let name = curve.file_name();
         std::fs::write(folder.join(&name), curve.svg()).expect("a plot is written");
         text += &format!("\n{table}\n![{}]({name})\n", curve.title());
+        eprintln!("{name}: after {} s", begun.elapsed().as_secs());
     }
     std::fs::write(folder.join("README.md"), text).expect("the page is written");
 }
@@ -86,20 +113,27 @@ fn by_keys(extent: Extent) -> Curve {
             ..filling
         };
         let [gets, _, p99] = figures(&reading);
-        let megabytes = proc::resident_bytes(server.pid()).expect("it runs") as f64 / 1e6;
+        let written_mb = megabytes(server.pid());
         let server = server.restart(Kind::Tern);
-        let restart_ms = server.first_answer().as_secs_f64() * 1e3;
-        let point = [filled.per_second(), gets, p99, megabytes, restart_ms];
+        let point = [
+            filled.per_second(),
+            gets,
+            p99,
+            written_mb,
+            megabytes(server.pid()),
+            server.first_answer().as_secs_f64() * 1e3,
+        ];
         curve.push(keys, &point);
     }
     curve
 }
 
-const KEY_SERIES: [Series; 5] = [
+const KEY_SERIES: [Series; 6] = [
     Series("PUT/s"),
     Series("GET/s"),
     Series("GET p99, us"),
     Series("resident, MB"),
+    Series("after a restart, MB"),
     Series("restart, ms"),
 ];
 
@@ -109,9 +143,11 @@ fn by_connections(extent: Extent) -> Curve {
         Series("PUT/s"),
         Series("PUT p50, us"),
         Series("PUT p99, us"),
+        Series("CPU a PUT, us"),
         Series("GET/s"),
         Series("GET p50, us"),
         Series("GET p99, us"),
+        Series("CPU a GET, us"),
         Series("resident, MB"),
     ];
     let mut curve = Curve::new("connections", "connections", &series);
@@ -123,9 +159,9 @@ fn by_connections(extent: Extent) -> Curve {
             if mode == Mode::Get {
                 fill(&load).expect("the keys are set");
             }
-            point.extend(figures(&load));
+            point.extend(figures_with_cpu(&load, server.pid()));
         }
-        point.push(proc::resident_bytes(server.pid()).expect("it runs") as f64 / 1e6);
+        point.push(megabytes(server.pid()));
         curve.push(n, &point);
     }
     curve
@@ -151,8 +187,10 @@ fn by_values(extent: Extent) -> Curve {
     let series = [
         Series("PUT/s"),
         Series("PUT p99, us"),
+        Series("CPU a PUT, us"),
         Series("GET/s"),
         Series("GET p99, us"),
+        Series("CPU a GET, us"),
     ];
     let mut curve = Curve::new("values", "bytes of a value", &series);
     for value_bytes in extent.points(&all, 1 << 20) {
@@ -167,8 +205,8 @@ fn by_values(extent: Extent) -> Curve {
             if mode == Mode::Get {
                 fill(&load).expect("the keys are set");
             }
-            let [each_second, _, p99] = figures(&load);
-            point.extend([each_second, p99]);
+            let [each_second, _, p99, cpu_us] = figures_with_cpu(&load, server.pid());
+            point.extend([each_second, p99, cpu_us]);
         }
         curve.push(value_bytes, &point);
     }
@@ -192,6 +230,71 @@ fn by_machines(extent: Extent) -> Curve {
         let [gets, ..] = figures(&load(Mode::Get));
         let [linearizable, ..] = figures(&load(Mode::LinearizableGet));
         curve.push(machines, &[puts, p99, gets, linearizable]);
+    }
+    curve
+}
+
+/// The time of a restart with so many entries in the log since the last snapshot.
+fn by_log_length(extent: Extent) -> Curve {
+    let series = [
+        Series("PUT/s"),
+        Series("resident, MB"),
+        Series("after a restart, MB"),
+        Series("restart, ms"),
+    ];
+    let mut curve = Curve::new("log", "entries in the log, of 1,000 keys", &series);
+    let all = [1_000, 10_000, 100_000, 1_000_000];
+    for entries in extent.points(&all, 100_000) {
+        let mut server = OwnServer::start(&["-snapshot=false"]);
+        let load = Load {
+            keys: 1_000,
+            requests_max: entries as u64,
+            ..Load::of(server.client_at(), Mode::Put, 64, Duration::MAX)
+        };
+        let [each_second, ..] = figures(&load);
+        let written_mb = megabytes(server.pid());
+        server.kill();
+        let begun = Instant::now();
+        server.run();
+        let restart_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let restarted_mb = megabytes(server.pid());
+        let point = [each_second, written_mb, restarted_mb, restart_ms];
+        curve.push(entries, &point);
+    }
+    curve
+}
+
+/// Writes and reads on a disk whose syncs take so many milliseconds longer. `strace` holds each sync
+/// up, and with it the thread that makes it.
+fn by_sync_time(extent: Extent) -> Curve {
+    let series = [
+        Series("PUT/s"),
+        Series("PUT p50, us"),
+        Series("PUT p99, us"),
+        Series("GET/s beside writers"),
+        Series("GET p50, us"),
+        Series("GET p99, us"),
+    ];
+    let mut curve = Curve::new("sync", "milliseconds of a sync, more", &series);
+    for sync_ms in extent.points(&[0, 1, 3, 10, 30, 100, 300, 500], 10) {
+        let mut server = OwnServer::prepare(&[]);
+        if sync_ms > 0 {
+            server.syncs = Syncs::Slow(sync_ms as u64);
+        }
+        server.run();
+        let load = |mode, connections| Load {
+            keys: 1_000,
+            ..Load::of(server.client_at(), mode, connections, extent.duration())
+        };
+        fill(&load(Mode::Put, 256)).expect("the keys are set");
+        let mut point = figures(&load(Mode::Put, 64)).to_vec();
+        let beside = std::thread::scope(|scope| {
+            let writing = load(Mode::Put, 16);
+            scope.spawn(move || figures(&writing));
+            figures(&load(Mode::Get, 16))
+        });
+        point.extend(beside);
+        curve.push(sync_ms, &point);
     }
     curve
 }

@@ -12,8 +12,9 @@
 //!   a quiet machine: see `rivals`, `quiet`.
 //! - `--cluster` puts three machines against three: see `cluster`.
 //! - `--reads` compares linearizable reads with plain ones: see `reads`.
-//! - `--curves all` (or `quick`) shows how the figures grow with keys, connections, watchers, values
-//!   and machines: see `curves`.
+//! - `--curves all` (or `quick`) shows how the figures grow with keys, connections, watchers, values,
+//!   machines, the length of the log and the time of a sync: see `curves`.
+//! - `--snapshots KEYS` compares writes with snapshots and without: see `snapshots`.
 //! - `--soak MINUTES` disturbs five of tern: see `soak`.
 //! - `--mappings` shows where the memory of an idle tern is: see `mappings`.
 mod cluster;
@@ -27,6 +28,7 @@ mod proc;
 mod quiet;
 mod reads;
 mod rivals;
+mod snapshots;
 mod soak;
 mod table;
 
@@ -403,6 +405,9 @@ fn main() {
     if let Some(extent) = value("--curves") {
         let extent = curves::Extent::named(&extent).expect("--curves all, or quick");
         return curves::report(extent);
+    }
+    if let Some(keys) = value("--snapshots") {
+        return snapshots::report(keys.parse().expect("a number"), pairs, duration);
     }
     if args.iter().any(|a| a == "--reads") {
         return reads::report(pairs, &connections, duration);

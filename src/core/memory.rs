@@ -48,7 +48,7 @@ const LOG_BYTES_MAX: u64 = 768 << 20;
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// The most bytes of entries on the way to a peer, however much memory there is.
 const IN_FLIGHT_BYTES_MAX: u64 = 4 << 20;
-/// How many bytes of a snapshot are written, at least, for each byte by which the log grows.
+/// How many bytes of a snapshot are due, at least, for each byte by which the log grows.
 const WRITTEN_PER_LOG_BYTE: u64 = 4;
 
 /// The bounds, in bytes; the same as long as the process runs.
@@ -130,13 +130,19 @@ impl MemoryBounds {
         last_bytes.min(self.due_bytes_max)
     }
 
-    /// How many bytes of a snapshot are written for each byte by which the log grows meanwhile: a
-    /// snapshot of `live_bytes` is whole before the log has grown by half of its bound, and before
-    /// the copies of the nodes that are written meanwhile take more than they may.
-    pub fn written_per_log_byte(&self, live_bytes: u64) -> u64 {
-        let copied_bytes = self.copies_bytes as u64;
-        let growth_bytes = (self.due_bytes_max.min(copied_bytes) / 2).max(1);
-        WRITTEN_PER_LOG_BYTE.max(live_bytes.div_ceil(growth_bytes))
+    /// How many bytes of a snapshot of `live_bytes` should be written by the time the log has grown by
+    /// `log_bytes` since it began, and `copied_bytes` are kept for it: so many times the growth, and
+    /// all of it before the growth takes half of its bound, or the copies half of theirs.
+    pub fn snapshot_bytes_due(&self, live_bytes: u64, log_bytes: u64, copied_bytes: u64) -> u64 {
+        let share_of_live = |bytes: u64, bytes_max: u64| {
+            let share = u128::from(live_bytes) * u128::from(2 * bytes);
+            (share / u128::from(bytes_max.max(1))) as u64
+        };
+        let by_growth = share_of_live(log_bytes, self.due_bytes_max);
+        let by_copies = share_of_live(copied_bytes, self.copies_bytes as u64);
+        by_growth
+            .max(by_copies)
+            .max(log_bytes.saturating_mul(WRITTEN_PER_LOG_BYTE))
     }
 }
 
@@ -208,8 +214,10 @@ mod tests {
         assert_eq!(bounds.due_bytes(18 * MIB, 0), 2 * MIB);
         assert_eq!(bounds.due_bytes_by_count(1000), 1000);
         assert_eq!(bounds.due_bytes_by_count(18 * MIB), 2 * MIB);
-        assert_eq!(bounds.written_per_log_byte(18 * MIB), 18);
-        assert_eq!(bounds.written_per_log_byte(MIB), 4);
+        assert_eq!(bounds.snapshot_bytes_due(18 * MIB, MIB, 0), 18 * MIB);
+        assert_eq!(bounds.snapshot_bytes_due(18 * MIB, 0, MIB), 18 * MIB);
+        assert_eq!(bounds.snapshot_bytes_due(18 * MIB, 1000, MIB / 2), 9 * MIB);
+        assert_eq!(bounds.snapshot_bytes_due(MIB, MIB, 0), 4 * MIB);
     }
 
     #[test]
@@ -221,8 +229,9 @@ mod tests {
         assert_eq!(bounds.due_bytes(40 * MIB, 0), 64 * MIB);
         assert_eq!(bounds.due_bytes(100 * MIB, 0), 100 * MIB);
         assert_eq!(bounds.due_bytes(1000 * MIB, 0), 256 * MIB);
-        assert_eq!(bounds.written_per_log_byte(32 * MIB), 4);
-        assert_eq!(bounds.written_per_log_byte(800 * MIB), 100);
+        assert_eq!(bounds.snapshot_bytes_due(32 * MIB, 1000, 0), 4000);
+        assert_eq!(bounds.snapshot_bytes_due(800 * MIB, MIB, 0), 25 * MIB / 4);
+        assert_eq!(bounds.snapshot_bytes_due(800 * MIB, MIB, MIB), 100 * MIB);
         // The last snapshot is history for the most part.
         assert_eq!(bounds.due_bytes(MIB, 17 * MIB), 17 * MIB);
         assert_eq!(segment_bytes(8 << 30, None), 16 * MIB);

@@ -501,7 +501,6 @@ impl Replica {
         self.applied < self.raft.committed()
             || self.has_ready_reads
             || !self.claims.is_empty()
-            || self.snapshotting.wants_turn()
             || self.raft.wants_chunks()
             || self.store.wants_free()
             || !self.discarded.is_empty()
@@ -532,7 +531,13 @@ impl Replica {
         let join_us = self.join_pace.free_us();
         let join_us = join_us.filter(|_| self.pending.has_member_changes());
         let forward_us = self.forwarding.next_deadline();
-        let all = [pending_us, join_us, forward_us, self.raft.next_deadline()];
+        let all = [
+            pending_us,
+            join_us,
+            forward_us,
+            self.snapshotting.next_deadline(),
+            self.raft.next_deadline(),
+        ];
         all.into_iter().flatten().min()
     }
 

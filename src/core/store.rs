@@ -160,6 +160,12 @@ impl Store {
         self.tree.bytes()
     }
 
+    /// The bytes of the copies for listings and the snapshot: with more than `bound_copies` allows,
+    /// one of them is given up.
+    pub fn copied_bytes(&self) -> u64 {
+        self.freezer.bytes()
+    }
+
     /// The value of the file at a path, for this machine's own use. Not counted as a get.
     pub fn value(&self, path: &KeyPath) -> Option<&str> {
         let id = self.tree.find(path).ok()?;

@@ -58,6 +58,7 @@ fn a_log_that_no_snapshot_releases_takes_no_more_values() {
     rig.snapshots_fail = false;
     rig.pass(61 * SECOND_US);
     rig.settle();
+    rig.pass(SECOND_US);
     assert!(matches!(rig.done(set("/k/1", &value)), Outcome::Event(_)));
     assert!(logged(&rig) < bounds.due_bytes_max, "{}", logged(&rig));
 }

@@ -27,6 +27,8 @@ fn writes_go_on_while_a_snapshot_is_written() {
         rig.turn();
         rig.sync();
     }
+    assert!(!rig.snapshot_log.contains(&"finish"), "it takes its time");
+    rig.pass(SECOND_US);
     rig.settle();
     let chunks = rig.snapshot_log.iter().filter(|k| **k == "chunk").count();
     assert!(chunks > 5, "in slices: {chunks}");

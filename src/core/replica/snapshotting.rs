@@ -1,8 +1,9 @@
 //! Snapshots: writing this member's own, reading chunks of it for other members, and installing
 //! the leader's.
 //!
-//! This member's snapshot freezes the key space and is written a few slices a turn. Client writes
-//! go on meanwhile. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
+//! This member's snapshot freezes the key space and is written in slices. Client writes go on
+//! meanwhile, so no slice is written before it is due: the pace keeps the share of the loop and of the
+//! disk small. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
 use super::Replica;
 use super::pending::Ending;
 use crate::core::raft::{ChunkWanted, ENTRY_BYTES, Index, SnapshotMeta};
@@ -12,11 +13,13 @@ use crate::core::timer::Now;
 
 /// The bytes of one slice, the unit in which the key space is encoded. The last item of a slice may
 /// exceed them.
-const SLICE_BYTES: usize = 128 << 10;
+const SLICE_BYTES: usize = 32 << 10;
 /// Spare capacity of a slice's buffer for the item that exceeds `SLICE_BYTES`.
 const SLICE_SLACK_BYTES: usize = 4096;
-/// Most bytes written in a turn; the last slice may exceed them.
+/// Most bytes written by one `advance`; the last slice may exceed them.
 const TURN_BYTES_MAX: u64 = 1 << 20;
+/// How many bytes are due in a millisecond, whatever else happens. Half a slice takes 50 us.
+const BYTES_PER_MS: u64 = 16 << 10;
 /// The pause after a snapshot that the disk had no room for, in microseconds.
 const NO_ROOM_PAUSE_US: u64 = 60_000_000;
 /// The pause after a snapshot whose copies took too much memory, in microseconds.
@@ -60,10 +63,8 @@ pub struct Snapshotting {
     last_bytes: u64,
     /// How many bytes of the snapshot under way are written.
     written_bytes: u64,
-    /// How many bytes of the snapshot under way are written for each byte by which the log grows.
-    /// A fixed rate would let the log of a follower that catches up grow faster than the snapshot
-    /// can release it.
-    written_per_log_byte: u64,
+    /// When the snapshot under way began, in microseconds of the monotonic clock.
+    begun_us: u64,
     /// No snapshot begins before this time, in microseconds of the monotonic clock; 0 without a
     /// failure.
     not_before_us: u64,
@@ -78,7 +79,7 @@ impl Snapshotting {
             log_bytes: 0,
             last_bytes,
             written_bytes: 0,
-            written_per_log_byte: 0,
+            begun_us: 0,
             not_before_us: 0,
         }
     }
@@ -94,24 +95,29 @@ impl Snapshotting {
         self.log_bytes += bytes as u64 + ENTRY_BYTES;
     }
 
-    /// Whether there are slices to write without any input.
-    pub fn wants_turn(&self) -> bool {
-        matches!(self.stage, SnapshotStage::Writing(_))
+    /// When the next slice is due by the time alone, in microseconds of the monotonic clock. `None` if
+    /// there is none to write.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let SnapshotStage::Writing(_) = self.stage else {
+            return None;
+        };
+        Some(self.begun_us + self.written_bytes.div_ceil(BYTES_PER_MS) * 1000)
     }
 
-    /// The turn ends its writing at this many `written_bytes`.
-    fn turn_end_bytes(&self) -> u64 {
-        let pace_bytes = self.written_per_log_byte * self.log_bytes;
-        pace_bytes.min(self.written_bytes + TURN_BYTES_MAX)
+    /// Whether the next slice is due. `wanted_bytes` should be written because of what was written and
+    /// copied meanwhile (`MemoryBounds::snapshot_bytes_due`).
+    fn is_slice_due(&self, now: Now, wanted_bytes: u64) -> bool {
+        let by_time = self.next_deadline().is_some_and(|us| us <= now.mono_us);
+        by_time || self.written_bytes < wanted_bytes
     }
 
     /// The key space is frozen at `index`.
-    fn on_begun(&mut self, index: Index, written_per_log_byte: u64) {
+    fn on_begun(&mut self, now: Now, index: Index) {
         self.stage = SnapshotStage::Writing(index);
         self.entries = 0;
         self.log_bytes = 0;
         self.written_bytes = 0;
-        self.written_per_log_byte = written_per_log_byte;
+        self.begun_us = now.mono_us;
     }
 
     /// The snapshot under way failed. Another one is due at once, because the log is as long as
@@ -134,7 +140,7 @@ impl Replica {
     /// Begins a snapshot if one is due, and continues the one under way.
     pub(super) fn continue_snapshot(&mut self, now: Now) {
         if self.snapshotting.stage == SnapshotStage::Idle && self.is_snapshot_due(now) {
-            self.begin_snapshot();
+            self.begin_snapshot(now);
         }
         self.write_slices(now);
         self.maybe_finish_snapshot();
@@ -181,26 +187,35 @@ impl Replica {
         false
     }
 
-    fn begin_snapshot(&mut self) {
+    fn begin_snapshot(&mut self, now: Now) {
         self.store.snapshot_begin();
         let meta = self.raft.snapshot_meta(self.applied);
         let index = meta.index;
-        let memory = &self.settings.memory;
-        let written_per_log_byte = memory.written_per_log_byte(self.store.bytes());
-        self.snapshotting.on_begun(index, written_per_log_byte);
+        self.snapshotting.on_begun(now, index);
         self.outputs.facts.push(Fact::SnapshotStarted { index });
         self.outputs.snapshot.push(SnapshotOut::Begin(meta));
     }
 
-    /// Writes slices of the snapshot under way, at least one.
+    /// Writes the slices of the snapshot under way that are due, as far as a turn allows.
     fn write_slices(&mut self, now: Now) {
-        let end_bytes = self.snapshotting.turn_end_bytes();
+        let end_bytes = self.snapshotting.written_bytes + TURN_BYTES_MAX;
         while let SnapshotStage::Writing(index) = self.snapshotting.stage {
-            self.write_slice(now, index);
-            if self.snapshotting.written_bytes >= end_bytes {
+            let is_due = self.is_slice_due(now);
+            if !is_due || self.snapshotting.written_bytes >= end_bytes {
                 break;
             }
+            self.write_slice(now, index);
         }
+    }
+
+    /// Whether the snapshot under way has a slice that is to be written now.
+    pub(super) fn is_slice_due(&self, now: Now) -> bool {
+        let live_bytes = self.store.bytes() + self.store.history_bytes() as u64;
+        let log_bytes = self.snapshotting.log_bytes;
+        let copied_bytes = self.store.copied_bytes();
+        let memory = &self.settings.memory;
+        let wanted_bytes = memory.snapshot_bytes_due(live_bytes, log_bytes, copied_bytes);
+        self.snapshotting.is_slice_due(now, wanted_bytes)
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {

@@ -264,6 +264,12 @@ impl Freezer {
         token
     }
 
+    /// The bytes of which too many end a freeze: those kept now, or those that were kept for the
+    /// snapshot since it began, and the events.
+    pub fn bytes(&self) -> u64 {
+        (self.kept_bytes.max(self.snapshot_bytes) + self.evicted_bytes) as u64
+    }
+
     /// Whether there is no freeze.
     pub fn is_idle(&self) -> bool {
         self.freezes.is_empty()

@@ -9,6 +9,9 @@ use super::ttl::{Ttl, due_of};
 /// create, so that clients that create and remove in turn do not fill the memory.
 const FREE_NODES_MAX: usize = 512;
 
+/// The length of an allocation at which the C library joins the blocks that were freed before.
+const JOINING_BYTES: usize = 2048;
+
 /// The nodes that are still to be freed.
 #[derive(Default)]
 pub struct Reclaim {
@@ -55,7 +58,15 @@ impl Reclaim {
                 }
             }
         }
+        join_freed_blocks();
     }
+}
+
+/// The C library only gathers freed blocks of up to 128 bytes, and joins all of them at the next
+/// large allocation: after a million keys that would hold the loop for 50 ms. So each portion ends
+/// with such an allocation.
+fn join_freed_blocks() {
+    std::hint::black_box(Vec::<u8>::with_capacity(JOINING_BYTES));
 }
 
 fn free(id: NodeId, depth: u32, tree: &mut KeyTree, ttl: &mut Ttl) {
