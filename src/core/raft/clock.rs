@@ -21,8 +21,8 @@
 //!   below);
 //! - that of a later term, if that leader did not have the last entry: it went on from readings that
 //!   were less delayed, and the difference is that of two delays. Its reading counts rather than a
-//!   wall clock, which can be wrong by years. So a member keeps the readings of the leader of its
-//!   last entry beside those of the present leader.
+//!   wall clock, which can be wrong by years. So a member keeps a reading of each former leader
+//!   whose entry may be the last one of a candidate.
 //!
 //! A member that has heard no leader since it started has no reading: a value that it heard before
 //! may be days old.
@@ -49,6 +49,10 @@ const READINGS_US: u64 = 60_000_000;
 
 /// Readings within this time count as one, to bound their number. In microseconds.
 const STEP_US: u64 = 1_000_000;
+
+/// A reading is kept of this many former leaders: more than the leaders that follow each other
+/// before a member that hears them has an entry of one.
+const FORMER_MAX: usize = 16;
 
 /// No wall clock that shows an earlier time is believed: 2025-01-01, in nanoseconds since the Unix
 /// epoch.
@@ -114,9 +118,10 @@ pub struct ClusterClock {
     /// The readings of the latest leader. On a leader the one that it started from. Empty if no
     /// leader was heard since this process started.
     latest: Readings,
-    /// The readings of the leader of the last entry in the log. `None` if they are `latest`, or if
-    /// it was not heard.
-    of_last_entry: Option<Readings>,
+    /// The largest reading of each leader before that, by rising terms: of those since the leader of
+    /// the last entry in this log, because no candidate with an earlier last entry gets a vote here.
+    /// At most `FORMER_MAX`.
+    former: VecDeque<(Term, Base)>,
     /// The readings that came with the votes of the present campaign.
     voted: Vec<(Term, Base)>,
     /// The latest stamp that is applied. The clock never shows less.
@@ -157,11 +162,10 @@ impl ClusterClock {
     }
 
     fn base_for(&self, last_term: Term) -> Option<(Term, Base)> {
-        let former = self.of_last_entry.as_ref();
-        let readings = former
-            .filter(|readings| readings.term == last_term)
-            .unwrap_or(&self.latest);
-        Some((readings.term, readings.base()?))
+        let mut former = self.former.iter().copied();
+        let of_last_entry = former.find(|(term, _)| *term == last_term);
+        let latest = || Some((self.latest.term, self.latest.base()?));
+        of_last_entry.or_else(latest)
     }
 
     /// The latest stamp that is applied.
@@ -189,9 +193,13 @@ impl ClusterClock {
     /// Another leader's readings follow.
     fn on_next_leader(&mut self, last_term: Term, readings: Readings) {
         let former = std::mem::replace(&mut self.latest, readings);
-        let kept = [Some(former), self.of_last_entry.take()];
-        let mut kept = kept.into_iter().flatten();
-        self.of_last_entry = kept.find(|readings| readings.term == last_term);
+        if let Some(base) = former.base() {
+            self.former.push_back((former.term, base));
+        }
+        self.former.retain(|(term, _)| *term >= last_term);
+        if self.former.len() > FORMER_MAX {
+            self.former.pop_front();
+        }
     }
 
     /// A campaign begins: votes of an earlier one do not count.
@@ -246,10 +254,14 @@ impl ClusterClock {
     /// Part of `Raft::check_invariants`.
     pub fn check_invariants(&self, leads: bool) {
         let steps_max = (READINGS_US / STEP_US + 2) as usize;
-        for readings in [Some(&self.latest), self.of_last_entry.as_ref()] {
-            let count = readings.map_or(0, |readings| readings.largest.len());
-            assert!(count <= steps_max, "one reading in a step");
-        }
+        assert!(
+            self.latest.largest.len() <= steps_max,
+            "one reading in a step"
+        );
+        assert!(self.former.len() <= FORMER_MAX, "former leaders");
+        let terms = self.former.iter().map(|(term, _)| *term);
+        let terms = terms.chain([self.latest.term]);
+        assert!(terms.is_sorted(), "later leaders come later");
         assert!(
             !leads || self.latest.largest.len() == 1,
             "a leader knows the time"
@@ -349,7 +361,8 @@ mod tests {
         let mut clock = follower(None);
         for at in 0..100_000 {
             // Each one is smaller than the one before.
-            clock.on_leader_reading(Term(1), Term(1), 1_000 * S_NS, at * 10_000);
+            let term = Term(1 + at / 1_000);
+            clock.on_leader_reading(term, Term(1), 1_000 * S_NS, at * 10_000);
             clock.check_invariants(false);
         }
     }
@@ -411,6 +424,7 @@ mod tests {
         let mut clock = follower(None);
         assert_eq!(clock.reading_for(Term(0), 0), None);
         for term in [4, 5, 7, 8] {
+            clock.check_invariants(false);
             clock.on_leader_reading(Term(term), Term(5), term * S_NS, 0);
         }
         let term_for = |last_term| {
@@ -418,9 +432,9 @@ mod tests {
             assert_eq!(reading.clock_ns, reading.term.0 * S_NS);
             Some(reading.term.0)
         };
-        assert_eq!(term_for(4), Some(8));
         assert_eq!(term_for(5), Some(5));
         assert_eq!(term_for(6), Some(8));
+        assert_eq!(term_for(7), Some(7), "this log has no entry of it");
         assert_eq!(term_for(8), Some(8));
         assert_eq!(term_for(9), Some(8));
     }
