@@ -210,7 +210,8 @@ proptest! {
     fn a_request_comes_out_as_it_was_put_in(
         path in "(/[a-zA-Z0-9 %+?#&ä世\u{1}]{0,12}){1,4}",
         query in proptest::option::of("[a-z0-9=&%;?/+]{0,20}"),
-        body in proptest::collection::vec(any::<u8>(), 0..300),
+        // In chunks of one byte their extensions are still within the bound for all of them.
+        body in proptest::collection::vec(any::<u8>(), 0..200),
         sizes in proptest::option::of(proptest::collection::vec(1usize..40, 1..5)),
         // 300 chunks of one byte have fewer bytes of extensions than a body may have.
         extension in "(;[a-z]{1,5}(=[a-z]{1,5})?)?",
