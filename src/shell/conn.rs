@@ -297,7 +297,12 @@ impl Conn {
         self.parser.reset();
     }
 
-    /// The bytes that were read and belong to no request in flight.
+    /// What was read and belongs to no request in flight.
+    pub fn input(&self) -> &[u8] {
+        self.socket.input()
+    }
+
+    /// Its length in bytes.
     pub fn input_bytes(&self) -> usize {
         self.socket.input().len()
     }

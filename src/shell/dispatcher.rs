@@ -12,7 +12,7 @@ use super::slots::SlotId;
 use super::status_lines::ShellStatus;
 use super::turn_budget::{
     FILE_BYTES_MIN, LISTING_BYTES_MIN, Lane, PAGE_BYTES_MIN, REQUEST_BYTES_MIN, SHARED_DIVISOR,
-    SMALL_FILE_BYTES, SMALL_REQUEST_BYTES, TurnBudget,
+    SMALL_FILE_BYTES, TurnBudget, cost_of_write, is_small_request,
 };
 use crate::codec::api::{
     self, ApiSettings, Context, FileGet, Mode, Port, ProcessFigures, ProxyOutcome, RequestKind,
@@ -128,7 +128,7 @@ impl Dispatcher<'_, '_> {
                 self.list(lane, ticket, op, PAGE_BYTES_MIN);
             }
         }
-        let is_small = conn.input_bytes() <= SMALL_REQUEST_BYTES && lane == Lane::Fresh;
+        let is_small = lane == Lane::Fresh && is_small_request(conn.input());
         while !self.budget.requests.is_spent(lane) {
             match self.serve_next(conn, lane) {
                 Served::Answered => {}
@@ -172,7 +172,7 @@ impl Dispatcher<'_, '_> {
                 let mut rendered = self.buffers.take();
                 let mut values = Vec::new();
                 let keep_alive = get.render(file, &context, &mut rendered, &mut values);
-                self.consume(conn, consumed, lane);
+                self.consume(conn, consumed, consumed, lane);
                 self.count_file(port);
                 self.send_file(conn, rendered, values, keep_alive, lane);
                 return Served::Answered;
@@ -180,7 +180,7 @@ impl Dispatcher<'_, '_> {
         }
         if is_member && asks_for_link(port, &request) {
             self.upgrades.push(upgrade_of(id, &request));
-            self.consume(conn, consumed, lane);
+            self.consume(conn, consumed, consumed, lane);
             return Served::Idle;
         }
         let context = Context {
@@ -197,7 +197,8 @@ impl Dispatcher<'_, '_> {
             conn.leave();
             return Served::LeftOut;
         }
-        self.consume(conn, consumed, lane);
+        let cost = cost_of(method, &request.path, consumed);
+        self.consume(conn, consumed, cost, lane);
         let is_watch = match &routed {
             Routed::ToMachine { op, .. } => waits_for_events(op),
             Routed::Proxy { is_watch, .. } => *is_watch,
@@ -241,10 +242,11 @@ impl Dispatcher<'_, '_> {
         Served::Idle
     }
 
-    /// Removes a request that starts now from the input.
-    fn consume(&mut self, conn: &mut Conn, bytes: usize, lane: Lane) {
+    /// Removes a request that starts now from the input. `cost` is that of its work, in bytes of
+    /// `TurnBudget::requests`.
+    fn consume(&mut self, conn: &mut Conn, bytes: usize, cost: usize, lane: Lane) {
         conn.consume(bytes);
-        let cost = bytes.max(REQUEST_BYTES_MIN);
+        let cost = cost.max(REQUEST_BYTES_MIN);
         self.budget.requests.spend(lane, cost);
     }
 
@@ -403,6 +405,14 @@ impl Dispatcher<'_, '_> {
             });
             follow(conn, next, ticket, self.machine, context.now);
         }
+    }
+}
+
+/// The cost of a request of `bytes` bytes, in bytes of `TurnBudget::requests`.
+fn cost_of(method: Method, path: &str, bytes: usize) -> usize {
+    match method {
+        Method::Get | Method::Head => bytes,
+        _ => cost_of_write(bytes, path),
     }
 }
 

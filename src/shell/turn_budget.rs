@@ -27,6 +27,9 @@ const HANDSHAKES: usize = 2;
 
 /// The least cost of a request, in bytes of `TurnBudget::requests`.
 pub const REQUEST_BYTES_MIN: usize = 512;
+/// The cost of a write for each segment of its path, in bytes of `TurnBudget::requests`: each may be a
+/// directory to create.
+const SEGMENT_BYTES: usize = 160;
 /// The least cost of a read of a file, in bytes of `TurnBudget::files`.
 pub const FILE_BYTES_MIN: usize = 1024;
 /// A byte of a value that is shared with the store costs this part of a rendered one: it is looked
@@ -39,8 +42,10 @@ pub const LISTING_BYTES_MIN: usize = 2 * 1024;
 pub const PAGE_BYTES_MIN: usize = 16 * 1024;
 /// A new read of a file of at most this many bytes is answered although the share is spent.
 pub const SMALL_FILE_BYTES: usize = 4 * 1024;
-/// A new request of at most this many bytes starts although the share is spent.
-pub const SMALL_REQUEST_BYTES: usize = 4 * 1024;
+/// A new request of at most this many bytes, …
+const SMALL_REQUEST_BYTES: usize = 4 * 1024;
+/// … with at most this many slashes, starts although the share is spent.
+const SMALL_REQUEST_SLASHES: usize = 64;
 /// An answer of at most this many bytes is written although the share is spent.
 pub const SMALL_ANSWER_BYTES: usize = 16 * 1024;
 
@@ -133,9 +138,41 @@ impl Default for TurnBudget {
     }
 }
 
+/// The cost of a write of `bytes` bytes to this path, in bytes of `TurnBudget::requests`.
+pub fn cost_of_write(bytes: usize, path: &str) -> usize {
+    let segments = slashes(path.as_bytes());
+    bytes.max(segments * SEGMENT_BYTES)
+}
+
+/// Whether the request at the start of `input` starts although the share is spent. It is not parsed
+/// yet: an escaped slash counts like a plain one.
+pub fn is_small_request(input: &[u8]) -> bool {
+    input.len() <= SMALL_REQUEST_BYTES && slashes(input) <= SMALL_REQUEST_SLASHES
+}
+
+fn slashes(text: &[u8]) -> usize {
+    let is_slash = |byte: &&u8| matches!(byte, b'/' | b'%');
+    text.iter().filter(is_slash).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A command that creates a thousand directories takes as long as a write of 128 KiB.
+    #[test]
+    fn a_write_to_a_deep_path_costs_like_a_long_one() {
+        let deep = "/d".repeat(1_020);
+        let mut budget = TurnBudget::default();
+        let lane = Lane::Fresh;
+        assert_eq!(cost_of_write(1_000, "/a/b/c/d"), 1_000);
+        budget.requests.spend(lane, cost_of_write(2_200, &deep));
+        assert!(budget.requests.is_spent(lane), "no second one in this turn");
+        let request = |path: &str| format!("PUT {path} HTTP/1.1\r\n\r\n").into_bytes();
+        assert!(is_small_request(&request("/v2/keys/a/b")));
+        assert!(!is_small_request(&request(&deep)));
+        assert!(!is_small_request(&request(&deep.replace('/', "%2F"))));
+    }
 
     #[test]
     fn each_lane_has_its_own_share() {
