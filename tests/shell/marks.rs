@@ -1,11 +1,12 @@
-//! A commit mark of its own on a simulated disk: it is reported as durable after it was written.
+//! Syncs of the log on a simulated disk, in place and handed over: what is reported as durable, a
+//! commit mark of its own among it, was written before.
 use super::damage::directories::{body, config_of, sync};
 use std::path::Path;
 use tern::core::raft::{Entry, EntryBody, HardState, Index, Lsn, Persist, StateSeq, Term};
 use tern::shell::config::Config;
-use tern::shell::disk::{Disk, Manner, SyncReport};
+use tern::shell::disk::{Disk, DiskFailure, Manner, SyncReport};
 use tern_support::rng::Rng;
-use tern_support::sim_fs::SimFs;
+use tern_support::sim_fs::{Fault, SimFs};
 
 const WORKS: &str = "the disk works";
 
@@ -107,4 +108,38 @@ fn protocol_02_a_task_with_records_follows_that_of_their_term() {
     }
     let expected = [(Some(StateSeq(2)), None), (None, Some(Lsn(2)))];
     assert_eq!(reports, expected);
+}
+
+/// One job of the log, in either manner, and what is durable since.
+fn run_job(disk: &mut Disk<SimFs>, manner: Manner) -> Result<SyncReport, DiskFailure> {
+    let started = disk.start_sync(manner)?;
+    if let Some(mut task) = started.task {
+        task.run();
+        disk.take_back(task)?;
+    }
+    disk.poll_sync()
+}
+
+/// The disk works again after the call that has failed. What the job has left is unknown all the
+/// same.
+#[test]
+fn protocol_07_a_job_that_fails_is_final_in_either_manner() {
+    let config = config_of(Path::new("/data"));
+    for manner in [Manner::InPlace, Manner::HandedOver] {
+        let mut failed = 0;
+        loop {
+            let fs = SimFs::new(Rng::new(5));
+            let mut disk = opened(&fs, &config);
+            hand_in(&mut disk, append(3, vec![3; 100]), 2);
+            fs.plan(failed + 1, Fault::Fail);
+            if let Ok(report) = run_job(&mut disk, manner) {
+                assert_eq!(report.lsn, Some(Lsn(2)), "no call has failed");
+                break;
+            }
+            failed += 1;
+            assert!(disk.poll_sync().is_err(), "nothing is reported");
+            assert!(run_job(&mut disk, manner).is_err(), "no further job runs");
+        }
+        assert!(failed > 0, "a job has a call that can fail");
+    }
 }
