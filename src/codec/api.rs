@@ -15,6 +15,7 @@ mod file_get;
 mod keys;
 mod keys_2x;
 mod locks;
+mod log_level;
 mod members;
 mod metrics;
 mod proxy;
@@ -22,6 +23,7 @@ mod render;
 mod v1;
 
 pub use file_get::FileGet;
+pub use log_level::LogLevel;
 pub use metrics::{
     PortFigures, ProcessFigures, RequestKind, RequestMeters, SystemFigures, status_of,
 };
@@ -128,6 +130,13 @@ pub enum Routed {
         op: Op,
         /// How its answer is written.
         shape: Shape,
+    },
+    /// Log lines down to this level from now on, and send the response.
+    SetLogLevel {
+        /// The level.
+        level: LogLevel,
+        /// The response.
+        response: Response,
     },
     /// Make this call to the leader, and keep `shape` for its outcome ([`Shape::proxied`]) and, of a
     /// watch, for the parts before it ([`Shape::proxied_part`]).
@@ -254,6 +263,7 @@ const PAGES_2X: &[Page] = &[
     page(Exact("/v2/stats/leader"), GET_ONLY, stats_leader),
     page(Exact("/v2/stats/store"), GET_ONLY, stats_store),
     page(Exact("/version"), GET_ONLY, version),
+    page(Exact("/config/local/log"), &[Method::Put], log_level::put),
 ];
 
 /// All routes. The first one that matches handles the request, so the most used ones stand first.

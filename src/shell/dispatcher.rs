@@ -5,6 +5,7 @@
 //! see `Clients::answer`. Start with `Dispatcher::serve`.
 use super::buffers::Buffers;
 use super::conn::Conn;
+use super::logger;
 use super::meters::Meters;
 use super::output::SharedTotal;
 use super::proxied::{PROXIED_BYTES_MAX, ProxiedRequests};
@@ -202,7 +203,7 @@ impl Dispatcher<'_, '_> {
         let is_watch = match &routed {
             Routed::ToMachine { op, .. } => waits_for_events(op),
             Routed::Proxy { is_watch, .. } => *is_watch,
-            Routed::Answer(_) => false,
+            Routed::Answer(_) | Routed::SetLogLevel { .. } => false,
         };
         if port == Port::Client && !is_watch {
             self.meters.requests_mut().on_received(method);
@@ -225,6 +226,11 @@ impl Dispatcher<'_, '_> {
                     let requests = self.meters.requests_mut();
                     requests.on_answered(kind, response.status, 0);
                 }
+                conn.send(&response, response_mode, self.context.date, self.buffers);
+                return Served::Answered;
+            }
+            Routed::SetLogLevel { level, response } => {
+                logger::set_level(level);
                 conn.send(&response, response_mode, self.context.date, self.buffers);
                 return Served::Answered;
             }
@@ -422,7 +428,9 @@ fn counted_kind(port: Port, method: Method, path: &str, routed: &Routed) -> Opti
     let kind = match routed {
         Routed::ToMachine { op, .. } => RequestKind::of(method, op),
         Routed::Proxy { is_watch: true, .. } => RequestKind::Watch,
-        Routed::Answer(_) | Routed::Proxy { .. } => RequestKind::of_path(method, path),
+        Routed::Answer(_) | Routed::SetLogLevel { .. } | Routed::Proxy { .. } => {
+            RequestKind::of_path(method, path)
+        }
     };
     (port == Port::Client).then_some(kind)
 }

@@ -5,6 +5,7 @@
 //! may be shared with a terminal or another process, so its descriptor is not made non-blocking
 //! (`LogOutput`). Must not read a clock: the reactor sets the time. Start with [`start`], then
 //! `LineSink::put`.
+use crate::codec::api::LogLevel;
 use crate::shell::config::Verbosity;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -60,6 +61,19 @@ pub fn start(verbosity: Verbosity, json: bool) {
     if log::set_logger(logger).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Changes the level, for a client, and logs that.
+pub fn set_level(level: LogLevel) {
+    let filter = match level {
+        LogLevel::Error => LevelFilter::Error,
+        LogLevel::Warning => LevelFilter::Warn,
+        LogLevel::Info => LevelFilter::Info,
+        LogLevel::Debug => LevelFilter::Debug,
+        LogLevel::Trace => LevelFilter::Trace,
+    };
+    log::warn!("a client has set the level of the log to {filter} (/config/local/log)");
+    log::set_max_level(filter);
 }
 
 /// Sets the time of the lines that follow, in nanoseconds since the Unix epoch. Called once a turn.

@@ -68,3 +68,25 @@ fn missing_members_and_mistaken_ports_are_named() {
     let log = mistaken.log();
     assert!(log.contains("a client port answers there"), "{log}");
 }
+
+/// `-compat 2`: a client changes how much is logged, as in etcd 2.x.
+#[test]
+fn a_client_sets_the_level_of_the_log() {
+    let server = Server::start(&["-compat", "2"]);
+    let set = |level: &str| {
+        let body = format!("{{\"Level\":\"{level}\"}}");
+        server.client("PUT", "/config/local/log", &body).status()
+    };
+    let configure = |size: u32| {
+        let body = format!("{{\"activeSize\":{size}}}");
+        let answer = server.peer("PUT", "/v2/admin/config", &body);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    };
+    assert_eq!((set("ERROR"), set("SOME")), (204, 400));
+    configure(5);
+    assert_eq!(set("info"), 204);
+    configure(7);
+    server.wait_for_log("cluster config: active size 7");
+    assert!(!server.log().contains("active size 5"), "{}", server.log());
+    server.wait_for_log("a client has set the level of the log to ERROR");
+}

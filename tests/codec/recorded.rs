@@ -433,6 +433,7 @@ fn check(scenario: &str, step: &Step, counts: &mut Counts) {
             counts.answered += 1;
             response.encode(request.response_mode(), &date, &mut out);
         }
+        Routed::SetLogLevel { .. } => panic!("it is a request of etcd 2.x"),
         Routed::Proxy { call, .. } => panic!("nothing is passed on here: {call:?}"),
         Routed::ToMachine { op, mut shape } => {
             let Some(outcome) = outcome(&op, step) else {

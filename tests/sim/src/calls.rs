@@ -189,7 +189,9 @@ impl World {
                     (calling.asked, calling.shape) = (Some((slot, ticket.0)), Some(shape));
                     run.core.on_request(now, ticket, op);
                 }
-                (Routed::Proxy { .. }, _) => unreachable!("what peers ask is never passed on"),
+                (Routed::Proxy { .. } | Routed::SetLogLevel { .. }, _) => {
+                    unreachable!("what peers ask is never passed on, and sets no level")
+                }
                 (Routed::Answer(response), reply) => {
                     response.encode(reply, context.date, &mut calling.out);
                     world.tickets.remove(&ticket.0);

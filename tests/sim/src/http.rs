@@ -490,7 +490,9 @@ impl World {
                 self.conns.insert(ticket.0, conn);
                 Ok(op)
             }
-            Routed::Proxy { .. } => unreachable!("no machine of the simulator passes on over HTTP"),
+            Routed::Proxy { .. } | Routed::SetLogLevel { .. } => {
+                unreachable!("no machine of the simulator passes on over HTTP, or is of etcd 2.x")
+            }
             Routed::Answer(response) => {
                 let outcome = conn.answered(&response, reply, context.date);
                 if response.status == TOO_LARGE && bytes.len() as u64 <= limits.body_bytes_max {
