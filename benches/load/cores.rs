@@ -32,6 +32,19 @@ impl RunQueue {
     }
 }
 
+/// How long the host of this virtual machine has had a core for itself so far, in units of 10 ms
+/// (`steal` of proc_stat(5)). The kernel counts that as processor time of the thread that ran.
+pub fn stolen(core: usize) -> Duration {
+    let text = std::fs::read_to_string("/proc/stat").expect("Linux");
+    let name = format!("cpu{core} ");
+    let line = text.lines().find(|line| line.starts_with(&name));
+    let ticks = line.and_then(|line| line.split_whitespace().nth(8));
+    let ticks: u64 = ticks
+        .and_then(|ticks| ticks.parse().ok())
+        .expect("a number");
+    Duration::from_millis(10 * ticks)
+}
+
 /// Keeps all threads of a process on one core. Returns whether that was possible.
 pub fn pin(pid: u32, core: usize) -> bool {
     let mut taskset = Command::new("taskset");

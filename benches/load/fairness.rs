@@ -11,11 +11,12 @@
 //! - The leader has a core of its own. Followers, ordinary clients and attackers share another one.
 //!   The attackers are processes of their own at nice 10.
 //! - From each latency of a client the time is subtracted for which the client, the leader, and for
-//!   a PUT the luckier follower, was runnable and had no core (`cores`). The last column says how
+//!   a PUT the luckier follower, was runnable and had no core (`cores`). The last column but one says how
 //!   much of the attacked phases that was for the leader: with more than a few percent the host was
 //!   busy, and latencies of heartbeats, from which nothing is subtracted, say little.
 //! - The leader itself reports the longest turn of its loop in processor time, and the time of each
-//!   of its phases (SIGUSR1 with `-v`).
+//!   of its phases (SIGUSR1 with `-v`). On a virtual machine that includes the time for which the host
+//!   had the core for itself; the last column has the most in one round.
 //!
 //! Start reading at `round`; the attacks stand in `attacks`.
 mod attacks;
@@ -68,6 +69,8 @@ struct Round {
     grown_bytes: u64,
     /// The part of the time for which the leader had no core.
     waited: f64,
+    /// How long the host had the leader's core for itself.
+    stolen: Duration,
     /// The processor time of the attackers for each second.
     attackers_cpu: f64,
 }
@@ -96,9 +99,9 @@ fn main() {
     println!(
         "| attack | client p99, ms: idle, attacked, ratio | worst | listing p99 | worst | heartbeat \
          p99 | worst | longest turn | of it, us | elections | memory, MB | attackers' CPU | leader \
-         without a core |"
+         without a core | taken by the host, ms |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for attack in ATTACKS.iter().filter(|attack| attack.name.contains(&only)) {
         print_row(attack.name, &measure(attack, rounds, seconds));
     }
@@ -153,6 +156,7 @@ fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Du
     longest_turn(leader);
     let (run_queue, started) = (RunQueue::of(pid), Instant::now());
     let waited = run_queue.waited();
+    let stolen = cores::stolen(CORES[0]);
     let mut attackers = attack.begin(leader);
     let attacked = ordinary.measure(|| {
         wait_for_line(&mut attackers);
@@ -160,6 +164,7 @@ fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Du
     });
     let took = started.elapsed().as_secs_f64();
     let waited = run_queue.waited() - waited;
+    let stolen = cores::stolen(CORES[0]) - stolen;
     let attackers_cpu = cpu_time(attackers.id()).unwrap_or_default();
     let grown_bytes = memory_bytes(pid, "VmHWM").saturating_sub(idle_bytes);
     drop(attackers.stdin.take());
@@ -175,6 +180,7 @@ fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Du
         elections: term(leader).expect("it answers") - before,
         grown_bytes,
         waited: waited.as_secs_f64() / took,
+        stolen,
         attackers_cpu: attackers_cpu.as_secs_f64() / took,
     }
 }
@@ -349,10 +355,11 @@ fn print_row(name: &str, rounds: &[Round]) {
     };
     let longest = rounds.iter().max_by_key(|r| r.longest_turn_us);
     let longest = longest.expect("a round");
+    let stolen = rounds.iter().map(|r| r.stolen).max();
     let elections: u64 = rounds.iter().map(|r| r.elections).sum();
     let grown = rounds.iter().map(|r| r.grown_bytes).max();
     println!(
-        "| {name} | {}, {}, {:.1} | {} | {} | {} | {} | {} | {} | {} | {elections} | {} | {:.0} % | {:.0} % |",
+        "| {name} | {}, {}, {:.1} | {} | {} | {} | {} | {} | {} | {} | {elections} | {} | {:.0} % | {:.0} % | {} |",
         ms(idle),
         ms(attacked),
         attacked / idle,
@@ -366,6 +373,7 @@ fn print_row(name: &str, rounds: &[Round]) {
         grown.expect("a round") >> 20,
         100.0 * mean(rounds.iter().map(|r| r.attackers_cpu)),
         100.0 * mean(rounds.iter().map(|r| r.waited)),
+        stolen.expect("a round").as_millis(),
     );
 }
 
