@@ -775,6 +775,7 @@ impl Raft {
 
     /// Moves all outputs to `out`, which must be empty. A leader sends its appends now.
     pub fn take_output(&mut self, out: &mut RaftOutput) {
+        self.log.release_some();
         self.replicate();
         self.room
             .on_handed(self.gate.last_record(), &self.out.persist);

@@ -502,6 +502,7 @@ impl Replica {
             || self.has_ready_reads
             || !self.claims.is_empty()
             || self.raft.wants_chunks()
+            || self.raft.wants_release()
             || self.store.wants_free()
             || !self.discarded.is_empty()
             || self.pending.has_speed_test_room()

@@ -15,6 +15,9 @@ const SUMMED_ENTRIES_MAX: usize = 100;
 /// An estimate of the memory of an entry besides its body, in bytes.
 pub const ENTRY_BYTES: u64 = 96;
 
+/// Most entries that are released at once: well below a millisecond.
+const RELEASED_MAX: usize = 4000;
+
 /// How far the repair of a damaged entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RepairState {
@@ -35,6 +38,9 @@ pub struct Log {
     start: Index,
     /// The term of the entry at `start`.
     start_term: Term,
+    /// All entries up to here are to be released: `start` follows, a portion a turn. At most `commit`,
+    /// and only rises.
+    release_to: Index,
     /// The entries after `start`; their terms never fall.
     entries: VecDeque<Entry>,
     /// The sum of the sizes of all bodies in `entries`, in bytes.
@@ -74,6 +80,7 @@ impl Log {
         Log {
             start,
             start_term,
+            release_to: start,
             bytes,
             entries: entries.into(),
             stable: last,
@@ -255,7 +262,8 @@ impl Log {
         self.damaged.split_off(&from);
     }
 
-    /// Forgets all entries up to `through`: a snapshot covers them.
+    /// Forgets all entries up to `through`, which a snapshot covers, a portion at a time: the first one
+    /// now, the others by `release_some`.
     ///
     /// # Panics
     ///
@@ -265,13 +273,34 @@ impl Log {
             through <= self.last_index(),
             "only held entries are released"
         );
-        while self.start < through {
-            let entry = self.entries.pop_front().expect("start is before the last");
-            self.bytes -= entry.size();
-            self.start = entry.index;
-            self.start_term = entry.term;
+        self.release_to = self.release_to.max(through);
+        self.release_some();
+    }
+
+    /// Forgets the next portion of the entries that are to be released.
+    pub fn release_some(&mut self) {
+        if !self.wants_release() {
+            return;
         }
-        self.entries.shrink_to(2 * self.entries.len());
+        for _ in 0..RELEASED_MAX {
+            self.release_first();
+            if !self.wants_release() {
+                self.entries.shrink_to(2 * self.entries.len());
+                return;
+            }
+        }
+    }
+
+    /// Whether `release_some` has work to do.
+    pub fn wants_release(&self) -> bool {
+        self.start < self.release_to
+    }
+
+    fn release_first(&mut self) {
+        let entry = self.entries.pop_front().expect("start is before the last");
+        self.bytes -= entry.size();
+        self.start = entry.index;
+        self.start_term = entry.term;
     }
 
     /// Forgets the oldest entries up to `through`, which a snapshot covers, as long as all that are
@@ -296,7 +325,9 @@ impl Log {
     /// up to `index` are committed, since a snapshot holds committed entries only.
     pub fn install(&mut self, index: Index, term: Term, keep_tail: bool, lsn: Lsn) {
         if keep_tail {
-            self.release(index);
+            while self.start < index {
+                self.release_first();
+            }
             self.damaged = self.damaged.split_off(&index.next());
         } else {
             self.entries.clear();
@@ -307,6 +338,7 @@ impl Log {
             self.damaged.clear();
         }
         self.start_term = term;
+        self.release_to = self.release_to.max(self.start);
         self.pending.push_back((lsn, index));
         self.commit_to(index);
     }
@@ -345,7 +377,8 @@ impl Log {
     /// Part of `Raft::check_invariants`.
     pub fn check_invariants(&self) {
         let last = self.last_index();
-        assert!(self.start <= self.commit, "a snapshot is committed");
+        assert!(self.start <= self.release_to, "the start follows");
+        assert!(self.release_to <= self.commit, "a snapshot is committed");
         assert!(self.applied <= self.commit, "an applied entry is committed");
         assert!(self.commit <= last, "a committed entry is in the log");
         assert!(self.stable <= last, "a durable entry is in the log");
@@ -474,6 +507,25 @@ mod tests {
         // No snapshot covers the last one.
         log.shrink(Index(7), 0);
         assert_eq!((log.start(), log.memory_bytes()), (Index(7), each));
+        log.check_invariants();
+    }
+
+    #[test]
+    fn a_long_log_is_released_a_portion_at_a_time() {
+        let mut log = log(&vec![1; 3 * RELEASED_MAX]);
+        let last = log.last_index();
+        log.commit_to(last);
+        log.release(last.prev());
+        for portion in 1..=2 {
+            assert_eq!(log.start(), Index(4 + portion * RELEASED_MAX as u64));
+            assert!(log.wants_release());
+            log.release_some();
+        }
+        assert_eq!((log.start(), log.last_index()), (last.prev(), last));
+        assert!(!log.wants_release());
+        assert!(log.entries.capacity() < RELEASED_MAX);
+        log.release_some();
+        assert_eq!(log.start(), last.prev());
         log.check_invariants();
     }
 

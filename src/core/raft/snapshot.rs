@@ -192,6 +192,11 @@ impl Raft {
         }
     }
 
+    /// Whether entries are to be released when the owner takes the next outputs.
+    pub fn wants_release(&self) -> bool {
+        self.log.wants_release()
+    }
+
     /// Whether the owner is to be asked for further chunks when it takes the next outputs.
     pub fn wants_chunks(&self) -> bool {
         next_receiver(&self.tracker, &self.repair, PeerId(0)).is_some()
