@@ -524,7 +524,9 @@ impl Peers {
             }
             match link.unanswered_ping_us() {
                 Some(pinged_us) if now.mono_us >= pinged_us + silent_us => {
-                    self.drop_link(id, "its process is silent, and another one has come");
+                    let why = "its process is silent, and another one has come";
+                    self.orders.push(LinkOrder::Drop { link: id, why });
+                    self.remove_link(now, id, why);
                     continue;
                 }
                 Some(_) => {}
@@ -776,7 +778,12 @@ impl Peers {
             let is_held = [peer.dialled, peer.accepted].contains(&Some(*id));
             assert!(is_held, "a link is held by its peer");
         }
-        for peer in self.peers.values() {
+        for (id, peer) in &self.peers {
+            let is_dialled = peer.dialled.is_some() || peer.redial_us.is_some();
+            assert!(
+                is_dialled || !peer.is_member || Some(*id) == self.me.id,
+                "a member without a link is dialled"
+            );
             let held = [peer.dialled, peer.accepted].into_iter().flatten();
             let mut processes = held.filter_map(|id| self.links[&id].process());
             let first = processes.next();

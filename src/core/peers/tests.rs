@@ -483,6 +483,29 @@ fn protocol_09_another_process_is_admitted_when_the_first_one_answers_no_ping() 
     assert!(gone.count() >= 1, "the former process was reported as gone");
 }
 
+/// The links of a process that is silent are dropped when a copy of its directory says hello from
+/// another address. The copy is refused, and the member is dialled again where it is listed.
+#[test]
+fn protocol_09_a_silent_member_is_dialled_again_after_a_copy_was_refused() {
+    let mut site = Site::of(&["a", "b", "c"]);
+    site.processes[2].is_frozen = true;
+    let copy = site.start(3, "copy", &members(&["a", "b", "c"]));
+    let dropped = |site: &Site| !site.is_linked(0, 2) && !site.is_linked(1, 2);
+    let mut waited_ms = 0;
+    while !dropped(&site) {
+        let now = site.now;
+        site.processes[0].peers.on_hint(now, &url("copy"));
+        site.processes[1].peers.on_hint(now, &url("copy"));
+        site.pass_ms(100);
+        waited_ms += 100;
+        assert!(waited_ms < 10_000, "its links are dropped");
+    }
+    site.processes[2].is_frozen = false;
+    site.stop(copy);
+    site.pass_ms(5_000);
+    assert!(site.is_linked(0, 2) && site.is_linked(1, 2));
+}
+
 /// Both links are compared. The accepted one is of the first process; the answer to the
 /// dialled one comes from another.
 #[test]
