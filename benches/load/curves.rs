@@ -182,6 +182,9 @@ fn by_watchers(extent: Extent) -> Curve {
     curve
 }
 
+/// The bytes of all values under way in `by_values`.
+const VALUES_BYTES_MAX: usize = 4 << 20;
+
 fn by_values(extent: Extent) -> Curve {
     let all = [16, 256, 4 << 10, 64 << 10, 1 << 20];
     let series = [
@@ -197,10 +200,12 @@ fn by_values(extent: Extent) -> Curve {
         let server = Server::start(Kind::Tern);
         let mut point = Vec::new();
         for mode in [Mode::Put, Mode::Get] {
+            // A leader refuses values while more than 8 MiB of records wait for a sync.
+            let connections = (VALUES_BYTES_MAX / value_bytes).clamp(1, 16);
             let load = Load {
                 value_bytes,
                 keys: 64,
-                ..Load::of(server.address(), mode, 16, extent.duration())
+                ..Load::of(server.address(), mode, connections, extent.duration())
             };
             if mode == Mode::Get {
                 fill(&load).expect("the keys are set");
