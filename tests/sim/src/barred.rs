@@ -15,6 +15,8 @@ const BARRED_MAX: usize = 2;
 pub struct Directory {
     /// The ids that it has had, in order.
     ids: Vec<u64>,
+    /// The numbers that it has had before the present one.
+    former_numbers: Vec<u64>,
     /// `standby_info` has said that its machine was removed for good.
     is_told: bool,
 }
@@ -35,7 +37,13 @@ impl Directory {
         Ok(())
     }
 
-    /// `standby_info` is to be written. `incarnation` is the number of the directory.
+    /// Its log is wiped: it has had the number `former`.
+    pub fn on_wiped(&mut self, former: u64) {
+        self.former_numbers.push(former);
+    }
+
+    /// `standby_info` is to be written. `incarnation` is the number of the directory. Its machine
+    /// may have asked to join with the number before that.
     pub fn check_standby_info(
         &self,
         slot: usize,
@@ -43,7 +51,9 @@ impl Directory {
         incarnation: u64,
         truth: &Truth,
     ) -> Checked {
-        if info.is_barred && !self.is_barred(incarnation, truth) {
+        let numbers = self.former_numbers.iter().chain([&incarnation]);
+        let mut is_barred = numbers.map(|number| self.is_barred(*number, truth));
+        if info.is_barred && !is_barred.any(|is_barred| is_barred) {
             let text = format!("m{slot} was not removed for good, and does not ask to join");
             return violation("bars-without-removal", text);
         }
@@ -64,11 +74,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether one of its members is removed for good. Its machine may not know yet that it was a
-    /// member: then the number of the directory tells.
+    /// Whether one of its members is removed for good, or its machine was told so. The machine may
+    /// not know yet that it was a member: then the number of the directory tells.
     pub fn is_barred(&self, incarnation: u64, truth: &Truth) -> bool {
         let mut bars = truth.barred.iter();
-        bars.any(|(id, (_, number))| self.ids.contains(id) || *number == incarnation)
+        let mut is_member = |number| bars.any(|(id, bar)| self.ids.contains(id) || bar.1 == number);
+        self.is_told || is_member(incarnation)
     }
 }
 

@@ -299,6 +299,7 @@ impl World {
         let now = self.now_of(slot, run.mono_off_us);
         let (id, former) = (run.disk.image.id.0, run.disk.image.incarnation);
         self.truth.promises.on_wiped(id, former);
+        self.hosts[slot].directory.on_wiped(former);
         let Some(mut incarnation) = run.disk.start_over() else {
             return Ok(());
         };
