@@ -66,7 +66,8 @@ pub struct MemoryBounds {
     pub log_bytes_max: u64,
     /// A log of more bytes keeps no entries for followers that a snapshot on the disk covers.
     pub log_bytes_kept: u64,
-    /// With more bytes of entries that are not committed, a leader takes no further ones.
+    /// With more bytes of entries that are not committed, a leader takes no further ones; with more
+    /// that wait for a sync of the own disk, no member does.
     pub uncommitted_bytes_max: usize,
     /// With more bytes of entries on the way to a peer, no further ones are sent to it.
     pub in_flight_bytes_max: usize,

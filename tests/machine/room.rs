@@ -148,3 +148,23 @@ fn protocol_05_nodes_expire_while_a_full_leader_fails_to_hand_over() {
     assert!(told >= 5, "{told} attempts");
     assert_eq!(cluster.at(leader).value("/short"), None);
 }
+
+/// Values that come together wait for a sync that takes its time. Those beyond the bound of what is
+/// not committed are refused with the reason.
+#[test]
+fn large_values_that_come_together_wait_for_the_sync() {
+    let mut rig = Rig::serving(settings(1));
+    let value = "x".repeat(1 << 20);
+    let mut tickets = Vec::new();
+    for key in 0..80 {
+        tickets.push(rig.ask(set(&format!("/{key}"), &value)));
+        rig.turn();
+    }
+    rig.settle();
+    let outcomes: Vec<_> = tickets.into_iter().map(|t| rig.answer(t)).collect();
+    let taken = outcomes.iter().filter(|o| matches!(o, Outcome::Event(_)));
+    assert!((60..70).contains(&taken.count()), "64 MiB are taken");
+    let busy = failed(Code::RaftInternal, "too many writes wait to be committed");
+    assert_eq!(outcomes.last(), Some(&busy));
+    assert!(matches!(rig.done(set("/more", "x")), Outcome::Event(_)));
+}

@@ -38,12 +38,11 @@ pub const BODY_BYTES_MAX: u64 = (1 << 24) - 1;
 /// need it.
 pub const ENTRY_RESERVE_BYTES: u64 = 32 << 10;
 
-/// With more bytes of records handed to the disk and not synced, no further entries are taken: 8 MiB.
-/// A sync may take as long as it likes, so what comes meanwhile needs a bound.
-const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
-
 /// The room in the log on the disk.
 pub struct LogRoom {
+    /// With more bytes of records handed to the disk and not synced, no further entries are taken. A
+    /// sync may take as long as it likes, so what comes meanwhile needs a bound.
+    unsynced_bytes_max: u64,
     /// The bytes that records may still use, less than `FREE_BYTES_MAX`. Rises with a report of the
     /// owner, falls with each record. `None`: the owner has reported more.
     bound_bytes: Option<u64>,
@@ -57,9 +56,11 @@ pub struct LogRoom {
 }
 
 impl LogRoom {
-    /// The disk takes `free_bytes` for certain.
-    pub fn new(free_bytes: u64) -> LogRoom {
+    /// The disk takes `free_bytes` for certain. At most about `unsynced_bytes_max` bytes wait for a
+    /// sync.
+    pub fn new(free_bytes: u64, unsynced_bytes_max: u64) -> LogRoom {
         LogRoom {
+            unsynced_bytes_max,
             bound_bytes: (free_bytes < FREE_BYTES_MAX).then_some(free_bytes),
             recorded_bytes: 0,
             unsynced: VecDeque::new(),
@@ -88,7 +89,7 @@ impl LogRoom {
 
     /// Whether so many records wait for a sync that no further entries are taken.
     pub fn is_behind(&self) -> bool {
-        self.unsynced_bytes > UNSYNCED_BYTES_MAX
+        self.unsynced_bytes > self.unsynced_bytes_max
     }
 
     /// The bytes that a leader may send entries for. While the disk is behind these are none: the
@@ -262,7 +263,8 @@ mod tests {
 
     #[test]
     fn the_disk_is_behind_while_too_much_waits_for_a_sync() {
-        let mut room = LogRoom::new(FREE_BYTES_MAX);
+        let unsynced_bytes_max = 8 << 20;
+        let mut room = LogRoom::new(FREE_BYTES_MAX, unsynced_bytes_max);
         let record = |bytes: u64| Persist::Append {
             entries: vec![Entry {
                 term: Term(1),
@@ -271,7 +273,7 @@ mod tests {
             }],
             commit: Index(0),
         };
-        let half = record(UNSYNCED_BYTES_MAX / 2);
+        let half = record(unsynced_bytes_max / 2);
         room.on_handed(Lsn(1), std::slice::from_ref(&half));
         room.on_handed(Lsn(1), &[]);
         assert!(!room.is_behind());
@@ -289,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_is_not_handed_to_the_disk_yet_is_not_free() {
-        let mut room = LogRoom::new(FREE_BYTES_MAX);
+        let mut room = LogRoom::new(FREE_BYTES_MAX, 0);
         room.consume(1);
         assert_eq!(room.free_bytes(), FREE_BYTES_MAX);
         room.on_report(100_000, 10_000);

@@ -196,7 +196,9 @@ impl Replica {
             ProposalRefusal::NotLeader(leader) => self
                 .redirect(leader)
                 .unwrap_or_else(|| failed(Code::RaftInternal, "")),
-            ProposalRefusal::Busy => failed(Code::RaftInternal, ""),
+            ProposalRefusal::Busy => {
+                failed(Code::RaftInternal, "too many writes wait to be committed")
+            }
             ProposalRefusal::Unfit(UnfitChange::NotAMember) => failed(Code::KeyNotFound, ""),
             ProposalRefusal::Unfit(UnfitChange::LastVoter) => {
                 failed(Code::RaftInternal, "the last voter cannot be removed")
