@@ -281,7 +281,7 @@ fn by_sync_time(extent: Extent) -> Curve {
         Series("GET p99, us"),
     ];
     let mut curve = Curve::new("sync", "milliseconds of a sync, more", &series);
-    for sync_ms in extent.points(&[0, 1, 3, 10, 30, 100, 300, 500], 10) {
+    for sync_ms in extent.points(&[0, 3, 10, 30, 100, 300, 500], 10) {
         let mut server = OwnServer::prepare(&[]);
         if sync_ms > 0 {
             server.syncs = Syncs::Slow(sync_ms as u64);
