@@ -66,8 +66,8 @@ pub struct MemoryBounds {
     pub log_bytes_max: u64,
     /// A log of more bytes keeps no entries for followers that a snapshot on the disk covers.
     pub log_bytes_kept: u64,
-    /// With more bytes of entries that are not committed, a leader takes no further ones; with more
-    /// that wait for a sync of the own disk, no member does.
+    /// With more bytes of entries that are not committed, a leader takes no further ones. With more
+    /// bytes that wait for a sync of its own disk, no member does.
     pub uncommitted_bytes_max: usize,
     /// With more bytes of entries on the way to a peer, no further ones are sent to it.
     pub in_flight_bytes_max: usize,
@@ -131,9 +131,11 @@ impl MemoryBounds {
         last_bytes.min(self.due_bytes_max)
     }
 
-    /// How many bytes of a snapshot of `live_bytes` should be written by the time the log has grown by
-    /// `log_bytes` since it began, and `copied_bytes` are kept for it: so many times the growth, and
-    /// all of it before the growth takes half of its bound, or the copies half of theirs.
+    /// How many bytes of a snapshot of `live_bytes` are due when the log has grown by `log_bytes`
+    /// since it began, and `copied_bytes` are kept for it. The largest of
+    /// - `WRITTEN_PER_LOG_BYTE` times the growth;
+    /// - a share that makes it whole when the growth is half of `due_bytes_max`;
+    /// - a share that makes it whole when the copies are half of `copies_bytes`.
     pub fn snapshot_bytes_due(&self, live_bytes: u64, log_bytes: u64, copied_bytes: u64) -> u64 {
         let share_of_live = |bytes: u64, bytes_max: u64| {
             let share = u128::from(live_bytes) * u128::from(2 * bytes);

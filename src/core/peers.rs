@@ -166,7 +166,7 @@ struct PeerLink {
     heard_us: u64,
     /// When a ping was ordered last; the first of several if nothing has arrived since.
     pinged_us: Option<u64>,
-    /// Until when its pings have used up their pongs, see `may_pong`.
+    /// The pongs so far count until then, each for `PONG_US`, in microseconds (`may_pong`).
     ponged_us: u64,
 }
 

@@ -19,7 +19,7 @@
 //! | `Election` | `election` | timers, votes, the lease |
 //! | `ClusterClock` | `clock` | the reading of the cluster clock |
 //! | `Gate` | `gate` | messages that wait for term and vote to be durable |
-//! | `LogRoom` | `room` | how many bytes the log on the disk still takes |
+//! | `LogRoom` | `room` | how many bytes the disk still takes, and how many wait for a sync |
 //! | `RoundTrips` | `round_trips` | how long the links to the peers take |
 //! | `LeaderMatch` | `following` | a follower: how far its log is the leader's |
 //! | `LostTail` | `lost_tail` | a follower: a leader's claim that entries are lost |
@@ -141,8 +141,8 @@ pub struct RaftState {
 pub enum ProposalRefusal {
     /// This member does not lead, or hands its leadership over. Has the leader if one is known.
     NotLeader(Option<PeerId>),
-    /// Too many entries are not committed, or another change of membership is not, or the log on
-    /// the disk has no room for the entry now. Try later.
+    /// Too many bytes are not committed or not synced here, or another change of membership is not
+    /// committed, or the log on the disk has no room for the entry now. Try later.
     Busy,
     /// The change of membership is wrong.
     Unfit(UnfitChange),

@@ -292,7 +292,8 @@ impl Store {
         self.purge_ttl();
     }
 
-    /// Frees at most 1,000 nodes of removed directories. Returns whether there is more to do.
+    /// Drops and frees a bounded number of copies and removed nodes. Returns whether there is more to
+    /// do.
     pub fn free_some(&mut self) -> bool {
         self.freezer.drop_some();
         self.reclaim.add_all(self.freezer.take_dropped());

@@ -149,8 +149,8 @@ fn protocol_05_nodes_expire_while_a_full_leader_fails_to_hand_over() {
     assert_eq!(cluster.at(leader).value("/short"), None);
 }
 
-/// Values that come together wait for a sync that takes its time. Those beyond the bound of what is
-/// not committed are refused with the reason.
+/// Large values wait for one slow sync. Those beyond the bound on uncommitted bytes are refused with
+/// the reason.
 #[test]
 fn large_values_that_come_together_wait_for_the_sync() {
     let mut rig = Rig::serving(settings(1));

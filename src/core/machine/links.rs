@@ -60,8 +60,8 @@ impl Machine {
         result
     }
 
-    /// An event of the link `link`. Bytes, pings and pongs come by the thousand, and cost the same
-    /// however many peers there are.
+    /// An event of the link `link`. A peer may send thousands of pings in a turn, and
+    /// `maybe_end_superseded` takes a step for each peer. So only a refusal calls it at once.
     pub fn on_link(&mut self, now: Now, link: LinkId, event: LinkEvent) {
         let is_refusal = matches!(event, LinkEvent::Refused(_));
         self.common.peers.on_event(now, link, event);

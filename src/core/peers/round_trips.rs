@@ -294,8 +294,8 @@ impl Peers {
         self.orders.push(LinkOrder::Ping(link_id));
     }
 
-    /// A ping has arrived: it is answered at once, unless the link has had its pongs. Of several in
-    /// one turn the first is.
+    /// A ping has arrived. It is answered at once, unless too many pongs left over this link lately.
+    /// Of several pings in one turn the first is answered.
     pub(super) fn on_pinged(&mut self, now: Now, link: LinkId) {
         let since_us = self.stood_still_us.map(|at_us| now.mono_us - at_us);
         let pong = LinkOrder::Pong {

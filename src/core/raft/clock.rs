@@ -15,14 +15,14 @@
 //! - the stamps in its log and its snapshot.
 //!
 //! A lease ends early if the clock of a new leader is ahead of the clock that stamped it. The
-//! leader of the last entry had all earlier entries, so its clock is ahead of none of their
-//! leaders' clocks, and its readings are ahead of none. Any other leader's may be:
-//! - that of an earlier term, because the term of the last entry may have begun with an outage (see
-//!   below);
-//! - that of a later term, if that leader did not have the last entry: it went on from readings that
-//!   were less delayed, and the difference is that of two delays. Its reading counts rather than a
-//!   wall clock, which can be wrong by years. So a member keeps a reading of each former leader
-//!   whose entry may be the last one of a candidate.
+//! leader of the last entry had all earlier entries. So its clock was not ahead of the clocks of
+//! their leaders, and its readings are not either. A reading of another leader may be ahead:
+//! - one of an earlier term, if the term of the last entry began with an outage (see below);
+//! - one of a later term, if that leader did not have the last entry. It may have started from a
+//!   reading that was less delayed, and is then ahead by the difference of two delays. A wall clock
+//!   can be wrong by years, so such a reading counts before a wall clock.
+//!
+//! So a member keeps a reading of each former leader whose entry may be the last one of a candidate.
 //!
 //! A member that has heard no leader since it started has no reading: a value that it heard before
 //! may be days old.
@@ -50,8 +50,8 @@ const READINGS_US: u64 = 60_000_000;
 /// Readings within this time count as one, to bound their number. In microseconds.
 const STEP_US: u64 = 1_000_000;
 
-/// A reading is kept of this many former leaders: more than the leaders that follow each other
-/// before a member that hears them has an entry of one.
+/// Most former leaders of which a reading is kept. Each leader appends an entry at once, so a member
+/// that hears several soon has an entry of one, and drops the readings of those before it.
 const FORMER_MAX: usize = 16;
 
 /// No wall clock that shows an earlier time is believed: 2025-01-01, in nanoseconds since the Unix
@@ -118,9 +118,9 @@ pub struct ClusterClock {
     /// The readings of the latest leader. On a leader the one that it started from. Empty if no
     /// leader was heard since this process started.
     latest: Readings,
-    /// The largest reading of each leader before that, by rising terms: of those since the leader of
-    /// the last entry in this log, because no candidate with an earlier last entry gets a vote here.
-    /// At most `FORMER_MAX`.
+    /// The largest reading of each leader before `latest`, in order of terms; at most `FORMER_MAX`.
+    /// Leaders before that of the last entry in this log are dropped: no candidate with an earlier
+    /// last entry gets a vote here.
     former: VecDeque<(Term, Base)>,
     /// The readings that came with the votes of the present campaign.
     voted: Vec<(Term, Base)>,
@@ -190,7 +190,8 @@ impl ClusterClock {
         }
     }
 
-    /// Another leader's readings follow.
+    /// Another leader was heard, or this member begins to lead: `latest` becomes the last of
+    /// `former`.
     fn on_next_leader(&mut self, last_term: Term, readings: Readings) {
         let former = std::mem::replace(&mut self.latest, readings);
         if let Some(base) = former.base() {
@@ -236,8 +237,7 @@ impl ClusterClock {
         self.on_next_leader(last_term, Readings::new(term, base, now.mono_us));
     }
 
-    /// The reading to start a leadership from, among those of the votes and the own ones. Takes
-    /// those of the votes.
+    /// The reading to start a leadership from, by the rules at the top of this file. Empties `voted`.
     fn start_base(&mut self, last_term: Term) -> Option<Base> {
         let own = self.base_for(last_term);
         let readings = self.voted.drain(..).chain(own);

@@ -38,8 +38,8 @@ pub struct Log {
     start: Index,
     /// The term of the entry at `start`.
     start_term: Term,
-    /// All entries up to here are to be released: `start` follows, a portion a turn. At most `commit`,
-    /// and only rises.
+    /// All entries up to here are to be released; `start` follows, a portion at a time. At most
+    /// `commit`. Only rises.
     release_to: Index,
     /// The entries after `start`; their terms never fall.
     entries: VecDeque<Entry>,
@@ -262,8 +262,8 @@ impl Log {
         self.damaged.split_off(&from);
     }
 
-    /// Forgets all entries up to `through`, which a snapshot covers, a portion at a time: the first one
-    /// now, the others by `release_some`.
+    /// Forgets all entries up to `through`, which a snapshot covers: a portion now, the others by
+    /// `release_some`.
     ///
     /// # Panics
     ///

@@ -318,8 +318,8 @@ pub enum Rpc {
         pre: bool,
         /// Whether the vote is granted.
         granted: bool,
-        /// What the voter knows of the cluster clock. `None` if it has heard no leader since its
-        /// process started, and in a pre-vote.
+        /// The voter's reading of the cluster clock (`ClusterClock::reading_for`). `None` in a
+        /// refusal and in a pre-vote, and if the voter has heard no leader since its process started.
         reading: Option<LeaderReading>,
     },
     /// The leader replicates entries and passes its commit index on (thesis 3.5). Answered with

@@ -157,7 +157,7 @@ impl Repair {
         self.helping.as_ref()
     }
 
-    /// The same, to change it.
+    /// As `helping`, to change it.
     pub fn helping_mut(&mut self) -> Option<&mut Progress> {
         self.helping.as_mut()
     }

@@ -151,8 +151,8 @@ impl LeaderState {
 
 /// The leader's own log.
 impl Raft {
-    /// Whether a command may be appended now. The bounds on bytes that are not committed, or not
-    /// synced here, do not hold for expiry: clients that fill each gap would keep it off. The owner
+    /// Whether a command may be appended now. The bounds on uncommitted bytes and on bytes that wait
+    /// for a sync do not hold for expiry: clients that fill each gap would keep it off. The owner
     /// proposes one `Sync` at a time.
     pub(super) fn may_propose(&self, command: &Command) -> Result<(), ProposalRefusal> {
         if self.role != RaftRole::Leader {

@@ -4,13 +4,15 @@
 //! (`Raft::on_room`), each record uses some of them up, and what does not fit is not taken:
 //! - a follower takes the entries of an append as far as they fit, and each reply tells how many
 //!   bytes are free (`following`);
-//! - a leader refuses proposals (`replication`), and followers take nothing, while too many records
-//!   wait for a sync (`LogRoom::is_behind`): the disk takes them, but not as fast as they come;
+//! - a leader refuses proposals (`replication`);
 //! - a repair waits for the next round of fetches (`repair`), and a snapshot is asked for again
 //!   (`install`).
 //!
-//! So the disk never holds records back, and a vote compares the log that is really held. Start
-//! reading at [`LogRoom`].
+//! So the disk never holds records back, and a vote compares the log that is really held.
+//!
+//! A disk with room may be slower than the records come. So the bytes that wait for a sync are
+//! bounded too (`LogRoom::is_behind`). Beyond the bound a leader refuses proposals, and a follower
+//! takes no entries and replies that no bytes are free. Start reading at [`LogRoom`].
 use std::collections::VecDeque;
 
 use super::message::{Entry, Lsn, Persist, SnapshotMeta};
@@ -40,8 +42,8 @@ pub const ENTRY_RESERVE_BYTES: u64 = 32 << 10;
 
 /// The room in the log on the disk.
 pub struct LogRoom {
-    /// With more bytes of records handed to the disk and not synced, no further entries are taken. A
-    /// sync may take as long as it likes, so what comes meanwhile needs a bound.
+    /// No entries are taken while records of more bytes are handed to the disk and not synced. A sync
+    /// may take any time, so the records that come meanwhile need a bound. Never changes.
     unsynced_bytes_max: u64,
     /// The bytes that records may still use, less than `FREE_BYTES_MAX`. Rises with a report of the
     /// owner, falls with each record. `None`: the owner has reported more.
@@ -68,7 +70,7 @@ impl LogRoom {
         }
     }
 
-    /// The owner has taken records, of which the last has the number `lsn`, to the disk.
+    /// The owner takes `records` for the disk; the last one has the number `lsn`.
     pub fn on_handed(&mut self, lsn: Lsn, records: &[Persist]) {
         let bytes: u64 = records.iter().map(record_cost).sum();
         if bytes > 0 {
@@ -92,8 +94,8 @@ impl LogRoom {
         self.unsynced_bytes > self.unsynced_bytes_max
     }
 
-    /// The bytes that a leader may send entries for. While the disk is behind these are none: the
-    /// next acknowledgement tells that it has caught up.
+    /// The free bytes that a reply tells the leader: 0 while too many records wait for a sync. The
+    /// acknowledgement after that sync tells the real number.
     pub fn offered_bytes(&self) -> u64 {
         if self.is_behind() {
             0

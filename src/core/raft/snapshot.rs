@@ -44,8 +44,8 @@ pub struct OwnSnapshots {
     /// of the two kept snapshots. Only rises.
     released: Index,
 
-    /// The peer that the last chunk was asked for. The next one is for a peer after it, in order of
-    /// id and round again, so that the fastest receivers do not have all chunks.
+    /// The receiver of the chunk that the owner was asked for last. Receivers take turns in the order
+    /// of their ids, so that a slow one gets its chunks beside fast ones.
     last_receiver: PeerId,
 }
 
@@ -126,7 +126,8 @@ impl Raft {
     ///
     /// In memory, entries that the newest snapshot covers are kept for followers that are a little
     /// behind, as long as they take little. Entries after a snapshot that is being sent stay, unless
-    /// the receiver is silent or has no room for it. A peer that was away for long starts over with a newer snapshot.
+    /// the receiver is silent or has no room for it. A peer that was away for long starts over with a
+    /// newer snapshot.
     ///
     /// # Panics
     ///
@@ -175,8 +176,8 @@ impl Raft {
 
 /// The transfer to a peer.
 impl Raft {
-    /// Asks the owner for the next chunk of some transfers for which it was not asked already. See
-    /// `wants_chunks`.
+    /// Asks the owner for the next chunks, at most `CHUNKS_AT_ONCE_MAX`. If more are wanted,
+    /// `wants_chunks` says so.
     pub(super) fn request_chunks(&mut self) {
         for _ in 0..CHUNKS_AT_ONCE_MAX {
             let last = self.snapshots.last_receiver;
@@ -192,12 +193,12 @@ impl Raft {
         }
     }
 
-    /// Whether entries are to be released when the owner takes the next outputs.
+    /// Whether `take_output` has further entries to release.
     pub fn wants_release(&self) -> bool {
         self.log.wants_release()
     }
 
-    /// Whether the owner is to be asked for further chunks when it takes the next outputs.
+    /// Whether `take_output` has further chunks to ask for.
     pub fn wants_chunks(&self) -> bool {
         next_receiver(&self.tracker, &self.repair, PeerId(0)).is_some()
     }
@@ -292,8 +293,8 @@ fn receivers<'a>(
     tracker.iter_mut().chain(repair.helping_mut())
 }
 
-/// The receiver for which the owner is asked for a chunk next: the first one after `last` that wants
-/// one, in order of id and round again.
+/// The receiver whose turn it is: of those that want a chunk, the one with the lowest id after
+/// `last`, else the one with the lowest id.
 fn next_receiver(tracker: &Tracker, repair: &Repair, last: PeerId) -> Option<PeerId> {
     let peers = tracker.iter().chain(repair.helping());
     let wanting = peers.filter(|peer| peer.wants_chunk()).map(Progress::id);

@@ -16,7 +16,7 @@ use crate::core::store::Action;
 const WORK_MAX: usize = 250;
 /// So many segments of a key take as long as an entry: each may be a directory to create.
 const SEGMENTS_AN_ENTRY: usize = 4;
-/// No further entry is applied in a turn after this many bytes of entries.
+/// No further entry is applied in a slice after this many bytes of entries.
 const BYTES_MAX: usize = 1 << 20;
 
 /// The cause of the error when another entry was committed at the index of a proposal.

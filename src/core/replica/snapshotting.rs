@@ -2,8 +2,8 @@
 //! the leader's.
 //!
 //! This member's snapshot freezes the key space and is written in slices. Client writes go on
-//! meanwhile, so no slice is written before it is due: the pace keeps the share of the loop and of the
-//! disk small. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
+//! meanwhile, so no slice is written before it is due: a snapshot takes a small share of the loop and
+//! of the disk. Start with [`Snapshotting`] and `Replica::continue_snapshot`.
 use super::Replica;
 use super::pending::Ending;
 use crate::core::raft::{ChunkWanted, ENTRY_BYTES, Index, SnapshotMeta};
@@ -18,7 +18,8 @@ const SLICE_BYTES: usize = 32 << 10;
 const SLICE_SLACK_BYTES: usize = 4096;
 /// Most bytes written by one `advance`; the last slice may exceed them.
 const TURN_BYTES_MAX: u64 = 1 << 20;
-/// How many bytes are due in a millisecond, whatever else happens. Half a slice takes 50 us.
+/// The bytes of a snapshot that are due in each millisecond, even if nothing is written meanwhile.
+/// They take 50 us: a twentieth of the loop.
 const BYTES_PER_MS: u64 = 16 << 10;
 /// The pause after a snapshot that the disk had no room for, in microseconds.
 const NO_ROOM_PAUSE_US: u64 = 60_000_000;
@@ -95,7 +96,7 @@ impl Snapshotting {
         self.log_bytes += bytes as u64 + ENTRY_BYTES;
     }
 
-    /// When the next slice is due by the time alone, in microseconds of the monotonic clock. `None` if
+    /// When the next slice is due at the latest, in microseconds of the monotonic clock. `None` if
     /// there is none to write.
     pub fn next_deadline(&self) -> Option<u64> {
         let SnapshotStage::Writing(_) = self.stage else {
@@ -104,8 +105,8 @@ impl Snapshotting {
         Some(self.begun_us + self.written_bytes.div_ceil(BYTES_PER_MS) * 1000)
     }
 
-    /// Whether the next slice is due. `wanted_bytes` should be written because of what was written and
-    /// copied meanwhile (`MemoryBounds::snapshot_bytes_due`).
+    /// Whether the next slice is due: by the time, or because fewer bytes are written than
+    /// `wanted_bytes` (`MemoryBounds::snapshot_bytes_due`).
     fn is_slice_due(&self, now: Now, wanted_bytes: u64) -> bool {
         let by_time = self.next_deadline().is_some_and(|us| us <= now.mono_us);
         by_time || self.written_bytes < wanted_bytes
@@ -196,7 +197,7 @@ impl Replica {
         self.outputs.snapshot.push(SnapshotOut::Begin(meta));
     }
 
-    /// Writes the slices of the snapshot under way that are due, as far as a turn allows.
+    /// Writes the slices of the snapshot under way that are due, at most `TURN_BYTES_MAX`.
     fn write_slices(&mut self, now: Now) {
         let end_bytes = self.snapshotting.written_bytes + TURN_BYTES_MAX;
         while let SnapshotStage::Writing(index) = self.snapshotting.stage {

@@ -44,8 +44,8 @@ impl Child {
         }
     }
 
-    /// The order of its name to another one, whose `prefix_of` is `prefix`. Nearly all comparisons are
-    /// decided by the prefixes.
+    /// Compares its name with `name`, whose `prefix_of` is `prefix`. The prefixes decide nearly
+    /// always.
     pub fn compare_name(&self, prefix: u128, name: &str) -> Ordering {
         let own_prefix = match &self.0 {
             ChildForm::Inline { bytes, .. } => first_bytes(bytes),

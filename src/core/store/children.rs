@@ -1,9 +1,9 @@
 //! The children of a directory in the order of their names: sorted chunks of at most 128 entries.
 //!
-//! A `BTreeMap` from name to number would take twice the memory: nodes of eleven entries, which are
-//! half full after names that were added in order. A chunk has little more room than it uses. A
-//! directory of few children is one chunk, without any map. Chunks are not joined when children are
-//! removed; an empty one is dropped. Start with [`Children::get`].
+//! A `BTreeMap` from name to number would take twice the memory: its nodes have room for eleven
+//! entries, and are half full when names were added in order. A chunk has little more room than it
+//! uses. A directory of few children is one chunk, without any map. Chunks are not joined when
+//! children are removed; an empty one is dropped. Start with [`Children::get`].
 use super::child::{Child, prefix_of};
 use super::node_id::NodeId;
 use std::collections::BTreeMap;

@@ -264,8 +264,8 @@ impl Freezer {
         token
     }
 
-    /// The bytes of which too many end a freeze: those kept now, or those that were kept for the
-    /// snapshot since it began, and the events.
+    /// The bytes that `kept_bytes_max` bounds: the events, and the larger of the copies kept now and
+    /// the copies made for the snapshot since it began.
     pub fn bytes(&self) -> u64 {
         (self.kept_bytes.max(self.snapshot_bytes) + self.evicted_bytes) as u64
     }

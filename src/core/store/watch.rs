@@ -185,7 +185,7 @@ impl Watchers {
         }
         self.collect_reached(event, &mut reached);
         reached.sort_unstable();
-        // The last one first: it is the last one of its path too, so that none is moved.
+        // The last one first: only streams stand after it at its path, and are moved.
         for id in reached.iter().rev() {
             if !self.all[id].stream {
                 self.remove(*id);

@@ -37,13 +37,13 @@ impl Directory {
         Ok(())
     }
 
-    /// Its log is wiped: it has had the number `former`.
+    /// Its log is wiped. It gets another number than `former`.
     pub fn on_wiped(&mut self, former: u64) {
         self.former_numbers.push(former);
     }
 
     /// `standby_info` is to be written. `incarnation` is the number of the directory. Its machine
-    /// may have asked to join with the number before that.
+    /// may have asked to join with a former number.
     pub fn check_standby_info(
         &self,
         slot: usize,

@@ -486,9 +486,10 @@ impl World {
 
     /// Where and how a machine looks for the cluster: the settings of its command line.
     fn search(&self, slot: usize) -> Search {
-        // The list of an operator who has given all of them new addresses is complete, and so is that
-        // of a machine with the address of another one. If it has no log, its list has standbys only,
-        // and no machine lists its address, nothing else could lead them to each other.
+        // The list is complete in two cases:
+        // - The operator has given all machines new addresses.
+        // - This machine has the address of another one. Without a log, with a list of standbys only,
+        //   and listed by no machine, it would never find the cluster.
         let has_swapped = slot_of(&self.hosts[slot].peer_url) != Some(slot);
         let has_complete_list = self.address_changes > 0 || has_swapped;
         let count = if has_complete_list {

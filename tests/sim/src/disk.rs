@@ -2,9 +2,8 @@
 //! simulated file system, and a record of the promises that this code has made to the core.
 //!
 //! A job runs in place, in the turn that starts it, or it is a task, which runs in a later turn
-//! (`Params::handed_over_ppm`): its calls reach the file system then, and a power cut before finds
-//! any beginning of them. The calls about other files are held up in the file system until they are
-//! reported.
+//! (`Params::handed_over_ppm`). A power cut before that turn finds any beginning of the calls of the
+//! task. The calls about other files are held up in the file system until they are reported.
 //!
 //! `Disk::image` holds the state that was reported as durable. The checks look at it. After each
 //! crash the real recovery reads the remains of the file system. They must hold the image and a
@@ -257,8 +256,8 @@ impl Disk {
         self.real.has_work() || (self.lies.no_state && !self.states.is_empty())
     }
 
-    /// Starts a job if none is running. Returns what is durable since; and whether a task is under
-    /// way that was not before, which `end_task` ends.
+    /// Starts a job if none is running. Returns a report of all that has become durable, and whether
+    /// the job has left a task for `end_task`.
     pub fn start_job(&mut self, manner: Manner) -> (Durable, bool) {
         let had_task = self.has_task();
         if !had_task && !self.has_failed() && self.real.has_work() {
@@ -278,7 +277,7 @@ impl Disk {
         self.task.is_some()
     }
 
-    /// The task runs, and has ended. Returns what is durable since.
+    /// The task runs, and has ended. Returns a report of all that has become durable.
     pub fn end_task(&mut self) -> Durable {
         let mut task = self.task.take().expect("a task is under way");
         task.run();

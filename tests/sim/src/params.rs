@@ -120,8 +120,8 @@ pub struct Params {
     pub forward: bool,
     /// All machines were started with one list and `-bootstrap`.
     pub bootstrap: bool,
-    /// So many jobs of the log in a million are handed over and end in a later turn. The others are
-    /// over when they return. Unless it is 0, reports about snapshots come in a later turn, too.
+    /// How many jobs of the log in a million are handed over, and end in a later turn. The others run
+    /// in place. Unless it is 0, reports about snapshots come in a later turn too.
     pub handed_over_ppm: u64,
     /// Power cuts, errors and lack of room at any call of a recovery, in a million.
     pub fault_at_start_ppm: u64,
