@@ -32,8 +32,8 @@ impl RunQueue {
     }
 }
 
-/// How long the host of this virtual machine has had a core for itself so far, in units of 10 ms
-/// (`steal` of proc_stat(5)). The kernel counts that as processor time of the thread that ran.
+/// The time for which the host has taken a core from this virtual machine so far, in units of 10 ms
+/// (`steal` of proc_stat(5)). The kernel counts it as processor time of the thread that ran.
 pub fn stolen(core: usize) -> Duration {
     let text = std::fs::read_to_string("/proc/stat").expect("Linux");
     let name = format!("cpu{core} ");

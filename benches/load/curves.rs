@@ -200,7 +200,7 @@ fn by_values(extent: Extent) -> Curve {
         let server = Server::start(Kind::Tern);
         let mut point = Vec::new();
         for mode in [Mode::Put, Mode::Get] {
-            // A leader refuses values while more than 8 MiB of records wait for a sync.
+            // A leader refuses values while too many bytes wait for a sync (`core/memory.rs`).
             let connections = (VALUES_BYTES_MAX / value_bytes).clamp(1, 16);
             let load = Load {
                 value_bytes,
@@ -269,8 +269,8 @@ fn by_log_length(extent: Extent) -> Curve {
     curve
 }
 
-/// Writes and reads on a disk whose syncs take so many milliseconds longer. `strace` holds each sync
-/// up, and with it the thread that makes it.
+/// Writes and reads on a disk whose syncs take so many milliseconds longer. `strace` delays each
+/// sync, which holds up only the thread that makes it.
 fn by_sync_time(extent: Extent) -> Curve {
     let series = [
         Series("PUT/s"),

@@ -11,12 +11,12 @@
 //! - The leader has a core of its own. Followers, ordinary clients and attackers share another one.
 //!   The attackers are processes of their own at nice 10.
 //! - From each latency of a client the time is subtracted for which the client, the leader, and for
-//!   a PUT the luckier follower, was runnable and had no core (`cores`). The last column but one says how
-//!   much of the attacked phases that was for the leader: with more than a few percent the host was
-//!   busy, and latencies of heartbeats, from which nothing is subtracted, say little.
+//!   a PUT the luckier follower, was runnable and had no core (`cores`). The column "leader without
+//!   a core" is the leader's share of it in the attacked phases. With more than a few percent the
+//!   host was busy, and latencies of heartbeats, from which nothing is subtracted, say little.
 //! - The leader itself reports the longest turn of its loop in processor time, and the time of each
-//!   of its phases (SIGUSR1 with `-v`). On a virtual machine that includes the time for which the host
-//!   had the core for itself; the last column has the most in one round.
+//!   of its phases (SIGUSR1 with `-v`). On a virtual machine this includes the time for which the
+//!   host had taken the core. The column "taken by the host" has the most of that in one round.
 //!
 //! Start reading at `round`; the attacks stand in `attacks`.
 mod attacks;
@@ -69,7 +69,7 @@ struct Round {
     grown_bytes: u64,
     /// The part of the time for which the leader had no core.
     waited: f64,
-    /// How long the host had the leader's core for itself.
+    /// The time for which the host had taken the leader's core.
     stolen: Duration,
     /// The processor time of the attackers for each second.
     attackers_cpu: f64,

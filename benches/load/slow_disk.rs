@@ -1,6 +1,6 @@
 //! `cargo bench --bench slow_disk -- --seconds 3 --delays 0,3,10,100,300,500`: one machine on a disk
-//! whose syncs take so many milliseconds longer. `strace` holds each sync up, and with it the thread
-//! that makes it and no other.
+//! whose syncs take so many milliseconds longer. `strace` delays each sync, which holds up only the
+//! thread that makes it.
 //!
 //! The table has PUT over 64 connections, and GET over 16 with and without 16 writers beside them:
 //! reads must not wait for a sync.

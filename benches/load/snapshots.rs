@@ -1,8 +1,8 @@
 //! Writes with snapshots beside writes without any: `cargo bench --bench versus -- --snapshots 100000`,
 //! with the number of keys. `--pairs 7 --seconds 3` are the defaults.
 //!
-//! A run first sets all keys. A time that is too short for a snapshot says nothing, so the runs have
-//! a row with the number of snapshots. Start with `report`.
+//! A run first sets all keys. The last row is the number of snapshots: a run without any was too
+//! short to say something. Start with `report`.
 use crate::driver::{Load, Mode, fill, run};
 use crate::proc;
 use crate::table::alternate;

@@ -3,13 +3,12 @@
 //!
 //! A failed sync or read never reaches the core: it is returned as a [`DiskFailure`] and must end
 //! the process. After a failed sync, unsynced data may be lost even if a later sync succeeds, so the
-//! value must not be used any more. A full disk is no such
-//! failure: the core keeps within the room that it was told ([`Disk::free_bytes`]), so nothing waits
-//! here for room.
+//! value must not be used any more. A full disk is no such failure: the core keeps within the room
+//! that was reported to it ([`Disk::free_bytes`]), so nothing waits here for room.
 //!
-//! A sync runs in place, or as a [`Task`] that the caller runs in another thread. The disk knows
-//! neither threads nor clocks: the caller says in which manner ([`Manner`]), and gives the task
-//! back. So the simulator runs the same code, with tasks that end in any later turn.
+//! A sync runs in place, or as a [`Task`] that the caller runs in another thread and gives back. The
+//! caller chooses ([`Manner`]): this file has neither threads nor clocks. So the simulator runs the
+//! same code, with tasks that end in any later turn.
 //!
 //! Start with [`Disk::open`] (in `recovery`), then [`Disk::append`], [`Disk::start_sync`],
 //! [`Disk::take_back`], [`Disk::poll_sync`].
@@ -96,7 +95,7 @@ pub struct Disk<F: FileSystem = Os> {
     unwritten_state: Option<HardState>,
     /// The term and vote that the task under way makes durable.
     task_state: Option<StateSeq>,
-    /// The term and vote that are durable, until [`Disk::poll_sync`] has reported it.
+    /// The term and vote that became durable last. `None` once [`Disk::poll_sync`] has reported it.
     unreported_state: Option<StateSeq>,
     /// For each call of `append`: the mark of the log that covers it, and the number of the call.
     /// Oldest first; neither falls. Removed once the mark is durable.
@@ -113,8 +112,8 @@ pub struct Disk<F: FileSystem = Os> {
     wanted_bytes: u64,
     /// The log should always take this many bytes for certain; never changes.
     room_bytes: u64,
-    /// When to check a full disk for room again, in microseconds of the monotonic clock. `None`
-    /// while the disk has room.
+    /// When to ask for missing room again, in microseconds of the monotonic clock. `None`: the next
+    /// `poll_space` asks if room is missing.
     next_room_check_us: Option<u64>,
 }
 
@@ -170,7 +169,7 @@ pub struct SyncReport {
     pub state: Option<StateSeq>,
     /// All records of the log up to this number.
     pub lsn: Option<Lsn>,
-    /// How many records that made.
+    /// How many records and commit marks became durable.
     pub records: u64,
 }
 
@@ -273,12 +272,12 @@ impl<F: FileSystem> Disk<F> {
         Ok(count)
     }
 
-    /// Starts to make durable what was handed in, unless a task is under way or nothing waits. In
-    /// place the sync is over when this returns; what takes more than one sync, and the work on
-    /// files, is handed over in either manner.
+    /// Starts to make durable what was handed in, unless a task is under way or nothing waits.
+    /// - In place, a term and vote, and records that need one sync, are durable when this returns.
+    /// - Records that need more than one sync, and the work on files, are a task in either manner.
     ///
-    /// Term and vote are always first. The log writes the number of a new segment to the same file,
-    /// and entries of a term are written only after that term is durable.
+    /// Term and vote are always first: entries of a term are written only after that term is durable,
+    /// and the log writes the number of a new segment to the same file.
     ///
     /// # Errors
     ///
@@ -356,7 +355,7 @@ impl<F: FileSystem> Disk<F> {
         })
     }
 
-    /// How many records were appended since the start.
+    /// How many records and commit marks were appended since the start.
     pub fn appended(&self) -> u64 {
         self.appended_mark
     }
@@ -380,8 +379,9 @@ impl<F: FileSystem> Disk<F> {
         }
     }
 
-    /// Whether the disk has room, if that has changed since the last call. Has room made for the
-    /// log, when that is due on a full disk; [`Disk::start_sync`] starts that work.
+    /// Whether the disk has room, if that has changed since the last call. If the log takes less than
+    /// it should, asks for spares, at most every `ROOM_CHECK_US` while they cannot be made;
+    /// [`Disk::start_sync`] starts that work.
     pub fn poll_space(&mut self, now_us: u64) -> Option<Space> {
         let is_check_due = self.next_room_check_us.is_none_or(|due| now_us >= due);
         if is_check_due {

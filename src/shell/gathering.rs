@@ -32,8 +32,8 @@ pub struct Gathering {
     /// The last sync, if it was slow. Taken when a wait begins, so each slow sync causes at most one
     /// wait.
     slow_sync: Option<SlowSync>,
-    /// The next sync waits until so many records were appended since the start, or until this time
-    /// in microseconds of the monotonic clock. `None` without a wait.
+    /// The next sync waits until this many records were appended since the start, at the longest until
+    /// this time in microseconds of the monotonic clock. `None` without a wait.
     wait: Option<(u64, u64)>,
 }
 
@@ -46,8 +46,8 @@ impl Gathering {
     }
 
     /// The turn has sent `answers` answers, maybe none. `appended` is the number of records that were
-    /// appended since the start. Of the answers at most as many as the sync had records were to
-    /// writes.
+    /// appended since the start. At most as many answers as the sync had records are to writes: so
+    /// many further records are expected.
     pub fn on_answers(&mut self, answers: usize, appended: u64, now_us: u64) {
         self.is_answering = false;
         if answers == 0 {

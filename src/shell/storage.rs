@@ -1,9 +1,12 @@
-//! The disk as the loop uses it: when a sync starts, in which manner, and what the machine is told of
-//! it.
+//! The disk as the loop uses it: when a sync of the log starts, in which manner, and the reports to
+//! the machine.
 //!
-//! The loop never waits for a slow device. A short sync runs in place; anything longer is a task for
-//! a thread, whose end wakes the poll and is reported in a later turn. Only three rare orders wait
-//! for the device: they change which data this machine has ([`Storage::start_over`]).
+//! The loop never waits for a slow sync of the log. A short one runs in place. A longer one is a task
+//! for a thread; its end wakes the poll and is reported in a later turn. The loop does wait for the
+//! device
+//! - in three rare orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the task,
+//! - for each piece of a snapshot that is written, read or received (`take_outputs`), and of an export,
+//! - in `close`.
 //!
 //! Must not decide anything about raft. Start with [`Storage::take_outputs`], then
 //! [`Storage::start_sync`] and [`Storage::complete_sync`].
@@ -30,8 +33,9 @@ pub struct Storage {
     task_since_us: u64,
     /// How long the last sync took, in microseconds, until `take_sync_us`.
     sync_us: Option<u64>,
-    /// How many bytes the log takes, as the machine was told last. `None` once the machine has
-    /// handed records out since: it counts them as longer than they are.
+    /// How many bytes the log takes, by the last report to the machine. `None` once the machine has
+    /// handed out records since: it subtracts the most that they may take, so it needs a new report
+    /// even if the number is the same.
     reported_free_bytes: Option<u64>,
 }
 

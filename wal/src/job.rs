@@ -1,9 +1,9 @@
-//! A job of the log: the system calls of one sync, as plain data.
+//! A job of the log: a list of steps on the disk, as plain data.
 //!
-//! The log composes a job from what waits, and the writer (`crate::writer`) makes its calls: in
-//! place, in the call that composed it, or as a [`crate::Task`] that another thread runs. The bytes
-//! travel with the job, and it names the place of each batch, so it needs nothing of the log while
-//! it runs. One job runs at a time, and one that fails is final.
+//! The log composes a job of records, of work on files, or of a term and vote. The writer
+//! (`crate::writer`) carries it out: in place, in the call that composed it, or as a [`crate::Task`]
+//! that another thread runs. The job has the bytes of each batch and its place, so it needs nothing
+//! of the log while it runs. One job runs at a time, and one that fails is final.
 //!
 //! Start reading at [`Job`].
 use crate::format::SegmentHead;
@@ -51,7 +51,7 @@ pub enum Step {
     },
 }
 
-/// An ordered list of steps, and what they have led to.
+/// An ordered list of steps, and their results.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Job {
     /// The mark of the last record that is durable once the job has ended; `None` for a job without
@@ -59,7 +59,7 @@ pub struct Job {
     pub mark: Option<u64>,
     /// The steps, in order. Those that were made are removed.
     pub steps: Vec<Step>,
-    /// The spares that exist since.
+    /// The spares that its steps have made.
     pub made: Vec<Spare>,
     /// The spares that the disk had no room for.
     pub refused: Vec<Spare>,

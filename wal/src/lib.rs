@@ -18,7 +18,7 @@
 //! | [`segment`], `map` | the files of records and the map that is written |
 //! | [`dir`] | the directory: its lock, and the error of each call |
 //! | [`mod@fs`], [`os`] | the file system as the log sees it, and the real one: every system call |
-//! | [`job`] | the system calls of one sync, as plain data |
+//! | [`job`] | a list of steps on the disk, as plain data |
 //! | `writer` | the files that jobs write, and [`Task`]: a job that another thread runs |
 //! | `files` | how a log is made and wiped |
 //! | `upkeep` | spares that are to be made, and released segments; pure |
@@ -61,6 +61,7 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// between segments, so longer records waste more at the end of each segment. The log takes any
 /// body up to [`format::BODY_MAX`], whatever the size of its segments.
 pub const RECORDS_PER_SEGMENT_MIN: usize = 4;
+
 /// How to open a log.
 #[derive(Clone, Debug)]
 pub struct Options {

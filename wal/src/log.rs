@@ -1,7 +1,8 @@
 //! [`Wal`]: the log of one data directory.
 //!
-//! This file owns the order of the steps on the disk. `format` has the bytes, `scan` the verdict on
-//! what is found, `staging` the records that wait for a batch, `files` how a log is made and wiped.
+//! This file owns the order of the steps on the disk. `format` has the bytes, `scan` the recovery,
+//! `staging` the records that wait for a batch, `upkeep` the work on files that records need not wait
+//! for, `writer` the files themselves, `files` how a log is made and wiped.
 //!
 //! The rule that everything rests on: a batch is written only after the batch before it was synced.
 //! That makes the start of a batch a durable mark.
@@ -46,12 +47,12 @@ pub struct Wal<F: FileSystem = Os> {
     configuration: Box<[u8]>,
     /// The records that wait for a batch.
     staging: Staging,
-    /// Whether the next job that is handed over has the work on files, even if records wait.
+    /// The last task had records. If both wait, the next one has the work on files.
     is_upkeep_next: bool,
     /// Empty: the memory of the last job's steps, which saves an allocation for each sync.
     steps: Vec<Step>,
-    /// The mark up to which everything was durable when a sync ended that `poll_sync` has not
-    /// reported yet.
+    /// The mark of the last sync that ended: the records up to it are durable. `None` once
+    /// `poll_sync` has reported it.
     sync_ended: Option<u64>,
     /// The first error that was final. Every later call returns it.
     failed: Option<Error>,
@@ -288,8 +289,8 @@ fn refuse_damage(mut found: ScannedLog, dir: &Path) -> Result<ScannedLog, OpenEr
 
 /// Appending and syncing.
 impl<F: FileSystem> Wal<F> {
-    /// Whether records, a commit mark of its own or work on files wait for a job, or a sync has ended
-    /// that [`Wal::poll_sync`] has not reported.
+    /// Whether something waits for a job (records, a commit mark of its own, work on files), or
+    /// [`Wal::poll_sync`] has something to report.
     pub fn wants_sync(&self) -> bool {
         self.staging.waits() || self.upkeep.waits() || self.sync_ended.is_some()
     }
@@ -304,16 +305,18 @@ impl<F: FileSystem> Wal<F> {
         self.staging.appended() - self.staging.sealed()
     }
 
-    /// Whether the next job is one batch in the current segment, or none: its only call that waits
-    /// for the device is one sync.
+    /// Whether the records that wait fit into the current segment. Their job then waits for the device
+    /// at most once, for the sync of one batch.
     pub fn is_next_job_short(&self) -> bool {
         self.staging.bytes() + HEADER <= self.place.room
     }
 
-    /// The caller knows that entries up to `commit` are committed, all of them appended before. The
-    /// next batch records it, and if no records wait, the next sync writes a batch without records
-    /// for it. Not if the segment has no room: another one is never used for a mark. Returns its
-    /// number as `append` does, which [`Wal::poll_sync`] reports also if it was not written.
+    /// The caller knows that entries up to `commit` are committed; all of them were appended before.
+    /// The next batch records it. If no records wait, the next sync writes a batch without records.
+    /// The mark is left out if the segment has no room for it: a mark never begins a segment.
+    ///
+    /// Returns the number of the mark, as `append` does. [`Wal::poll_sync`] reports it even if the
+    /// mark was left out.
     ///
     /// # Errors
     ///
@@ -394,9 +397,9 @@ impl<F: FileSystem> Wal<F> {
         SegmentHead::bytes_for(self.configuration.len())
     }
 
-    /// Makes durable what waits, and does the work on files, in place: it returns after the last
-    /// sync. [`Wal::poll_sync`] then reports the mark. Does nothing before `poll_sync` has reported
-    /// the sync before.
+    /// Makes the records that wait durable, then does the work on files. Both run in place: it returns
+    /// after the last sync. [`Wal::poll_sync`] then reports the mark. Until it has reported the last
+    /// sync, records wait on.
     ///
     /// # Errors
     ///
@@ -426,11 +429,11 @@ impl<F: FileSystem> Wal<F> {
         self.run(Wal::write_batches)
     }
 
-    /// Hands over what waits: the caller runs the task in another thread and gives it back with
+    /// Makes a task of the next job. The caller runs it in another thread and gives it back with
     /// [`Wal::take_back`]. `None` if nothing waits, and while another task is under way.
     ///
-    /// A task has records or the work on files, in turns if both wait: neither waits for more than
-    /// one job.
+    /// A task has either records or the work on files. If both wait they take turns, so neither waits
+    /// for more than one job.
     ///
     /// # Errors
     ///
@@ -651,7 +654,7 @@ impl<F: FileSystem> Wal<F> {
         }
     }
 
-    /// The files, between jobs.
+    /// The files that jobs write.
     ///
     /// # Panics
     ///

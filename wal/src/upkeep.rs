@@ -1,8 +1,8 @@
-//! The work on the files of the log that no record waits for: making spares, and what becomes of
+//! The work on files that records need not wait for: making spares, and recycling or removing
 //! released segments; pure.
 //!
-//! It waits here until a job has it. A spare counts as there only once its job has ended, so that
-//! records are promised no room that the disk does not have.
+//! The steps wait here for a job. A spare counts only once its job has ended, so that records are
+//! promised no room that the disk does not have.
 //!
 //! This file must not make a system call. Start reading at [`Upkeep`].
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ pub struct Upkeep {
     next_number: u64,
     /// The length of a spare for usual records, in bytes; never changes.
     segment_bytes: u64,
-    /// The disk had no room for the last spare, or was said to have none.
+    /// The disk had no room for the last spare that was tried, or `on_full` was called since.
     lacks_room: bool,
 }
 
@@ -61,7 +61,7 @@ impl Upkeep {
         !self.steps.is_empty()
     }
 
-    /// Whether a spare is being made or will be.
+    /// Whether a waiting step or the running job makes a spare.
     pub fn makes_spare(&self) -> bool {
         !self.coming.is_empty()
     }

@@ -1,11 +1,10 @@
 //! The files that jobs write: the directory with its lock, `state` and the newest segment.
 //!
-//! A job needs nothing else, and nothing else writes. So the writer is one value that is with the
-//! log between jobs, and travels with a job that is handed over ([`Task`]). While it is away, the
-//! log cannot start another job, write the closing mark or store to the map: it has nothing to do
-//! it with.
+//! A job needs no other file, and only jobs write. So these files are one value. The log owns it
+//! between jobs, and a job that is handed over takes it along ([`Task`]). Meanwhile the log has no
+//! file: it cannot start another job, write the closing mark or store to the map.
 //!
-//! This file must not know records that wait, nor decide which job is next. Start reading at
+//! This file must not know the records that wait, nor choose the next job. Start reading at
 //! [`Writer::run`], then [`Task`].
 use crate::Error;
 use crate::dir::LogDir;
@@ -117,8 +116,8 @@ impl<F: FileSystem> Writer<F> {
 /// A job that is handed over, with the files that it writes.
 ///
 /// The log gives it to its caller (`Wal::hand_over`), a thread of the caller runs it, and the log
-/// takes it back (`Wal::take_back`). A task that is dropped takes the files along: the log can do
-/// nothing more.
+/// takes it back (`Wal::take_back`). If a task is dropped, its files are closed and the directory is
+/// unlocked. The log can run no further job then.
 pub struct Task<F: FileSystem> {
     writer: Writer<F>,
     job: Job,

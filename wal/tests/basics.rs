@@ -314,8 +314,7 @@ fn a_commit_mark_of_its_own() {
     );
 }
 
-/// Each way in which a job runs leaves the same bytes. What is appended while a task is under way
-/// belongs to the next job.
+/// A job leaves the same bytes whether it runs in place or as a task.
 #[test]
 fn a_task_writes_what_a_job_in_place_writes() {
     let mut segments = Vec::new();

@@ -224,7 +224,7 @@ impl Model {
         Ok(())
     }
 
-    /// Runs a job in either manner. What is appended before a task runs is not in it.
+    /// Runs a job in place or as a task. An entry that is appended after the hand-over is not in it.
     fn sync(&mut self, wal: &mut Wal, rng: &mut Rng) -> Result<(), Error> {
         if rng.percent(50) {
             return wal.start_sync();

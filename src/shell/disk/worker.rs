@@ -1,8 +1,8 @@
 //! The thread that runs what may block on a device, so that the loop never waits for one.
 //!
-//! It gets a task with all that its system calls need, runs it, gives it back, and wakes the poll.
-//! It owns nothing between tasks and decides nothing: which task is next, and what its end means, is
-//! up to the disk ([`super::Disk`]). Start with [`Worker::start`].
+//! A task has all that its system calls need. The thread runs it, gives it back and wakes the poll. It
+//! owns nothing between tasks. The disk ([`super::Disk`]) chooses the next task and interprets the end
+//! of one. Start with [`Worker::start`].
 use crate::shell::clock::Clock;
 use mio::Waker;
 use std::io;
@@ -59,7 +59,8 @@ impl Worker {
         }
     }
 
-    /// Blocks until a task that was handed over has run. Not for the loop, unless it ends.
+    /// Blocks until a task that was handed over has run. For the end of the loop, and for the rare
+    /// orders that wait for the device.
     pub fn wait(&mut self) -> EndedTask {
         self.ended.recv().expect(RUNS)
     }
