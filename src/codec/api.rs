@@ -138,8 +138,8 @@ pub enum Routed {
         /// The response.
         response: Response,
     },
-    /// Make this call to the leader, and keep `shape` for its outcome ([`Shape::proxied`]) and, of a
-    /// watch, for the parts before it ([`Shape::proxied_part`]).
+    /// Make this call to the leader, and keep `shape` for its outcome ([`Shape::proxied`]). For a
+    /// watch, parts of the response may precede it ([`Shape::proxied_part`]).
     Proxy {
         /// The call to the leader. Its URL is the target alone: the caller puts that of the machine
         /// to ask before it.

@@ -60,7 +60,7 @@ pub struct Clients {
 
     proxied: ProxiedRequests,
 
-    /// The watches that are passed on no longer, and whose calls may be under way; taken by
+    /// The proxied watches that have ended here while their calls may be under way; taken by
     /// `take_cancelled`.
     cancelled: Vec<Ticket>,
 
@@ -124,7 +124,7 @@ impl Clients {
     pub fn has_room(&self, port: Port) -> bool {
         match port {
             Port::Client => {
-                // Each watch that is passed on has a second descriptor.
+                // The call of a proxied watch takes a second descriptor.
                 let conns = self.conns.len() - self.peer_port_conns.len();
                 conns + self.proxied.watches() < self.connections_max.client_port
             }

@@ -92,7 +92,7 @@ pub struct Conn {
     /// The parser has seen all input and found no complete request. Cleared when bytes arrive.
     needs_input: bool,
 
-    /// It has had a watcher, so the kernel's send buffer is bounded.
+    /// A watch has been in flight, so the kernel's send buffer is bounded. It stays so.
     has_watched: bool,
 
     /// The bytes that `Budget` has counted for this connection.
@@ -233,11 +233,13 @@ impl Conn {
         }
     }
 
-    /// How many bytes to make room for before a read; 1 while there is any. Then the rest of a long
-    /// body, so that the buffer grows rarely. It is bounded by a multiple of the bytes received, so
-    /// that an announced length alone costs no memory; twice the multiple for the last growth, which
-    /// saves a copy of nearly the whole body. One byte more than that, because the read that finds the
-    /// socket drained needs room too: without it the buffer would double when the body is complete.
+    /// How many bytes to make room for before a read. While the buffer has room: 1, so that it
+    /// does not grow. Else the rest of a long body, so that the buffer grows rarely:
+    /// - A multiple of the bytes received bounds it, so that an announced length alone costs no
+    ///   memory. For the last growth the bound is doubled, which saves a copy of nearly the whole
+    ///   body.
+    /// - One byte is added: the read that finds the socket drained needs room too. Without it the
+    ///   buffer would double when the body is complete.
     fn input_room(&self) -> usize {
         let received = self.socket.input().len();
         if self.socket.input_capacity() > received {
@@ -297,12 +299,12 @@ impl Conn {
         self.parser.reset();
     }
 
-    /// What was read and belongs to no request in flight.
+    /// The bytes that were read and belong to no request in flight.
     pub fn input(&self) -> &[u8] {
         self.socket.input()
     }
 
-    /// Its length in bytes.
+    /// The length of `input`, in bytes.
     pub fn input_bytes(&self) -> usize {
         self.socket.input().len()
     }
@@ -361,8 +363,8 @@ impl Conn {
         });
     }
 
-    /// The request in flight is answered with `status`, or the first part of its answer is there: counts
-    /// it.
+    /// Counts the request in flight, once: it is answered with `status`, or the first part of its
+    /// answer has come.
     pub fn measure(&mut self, status: u16, now: Now, meters: &mut RequestMeters) {
         let measure = self
             .active

@@ -1,11 +1,12 @@
 //! All outgoing HTTP calls: join, machine list, version and discovery calls of the machine, and the
 //! client requests that a standby proxies.
 //!
-//! Each call ends exactly once, with a response or a failure, unless a later call of the machine
-//! makes it void, or the client of a watch goes away. The calls run in parallel, each on its own
-//! connection. The machine's calls, the proxied requests and the proxied watches have separate bounds,
-//! so that clients never keep the machine from calling. Must not know what a call means. Start with
-//! `start` and `work`; `fill` and `flush` move the bytes.
+//! Each call ends exactly once, with a response or a failure. Two kinds end without either: a call
+//! of the machine that a later one makes void, and the call of a watch that is cancelled. The
+//! calls run in parallel, each on its own connection. The machine's calls, the proxied requests
+//! and the proxied watches have separate bounds, so that clients never keep the machine from
+//! calling. Must not know what a call means. Start with `start` and `work`; `fill` and `flush`
+//! move the bytes.
 use super::outgoing_call::{CallOrigin, CallTools, Connectors, EndedCall, OutgoingCall};
 use super::pool::{Pool, Settled};
 use super::resolver::Resolver;
@@ -21,7 +22,7 @@ use std::collections::VecDeque;
 /// Most calls of one lane under way at a time. Further ones wait; their time limit runs meanwhile.
 const OPEN_MAX: usize = 16;
 
-/// The calls of the machine, those of clients, or their watches.
+/// The calls of one kind: those of the machine, the proxied requests, or the proxied watches.
 #[derive(Default)]
 struct Lane {
     /// The calls that have not begun, oldest first, each with the time when it must have ended in
@@ -29,7 +30,8 @@ struct Lane {
     waiting: VecDeque<(CallOrigin, HttpCall, u64)>,
     /// How many are under way; at most `OPEN_MAX`, unless `is_unbounded`.
     open: usize,
-    /// Watches: `ProxiedRequests` bounds them, and none may keep another one waiting.
+    /// Set for watches: `ProxiedRequests` bounds their number, and a watch that waits for events
+    /// must not keep another one from beginning.
     is_unbounded: bool,
 }
 
@@ -42,7 +44,8 @@ impl Lane {
 /// The result of one turn of the calls.
 #[derive(Default)]
 pub struct CallResults {
-    /// What has arrived of responses to watches. Precedes the ends.
+    /// The parts of responses to watches, oldest first. The client of a call in `ended` gets its
+    /// parts before its end.
     pub parts: Vec<(Ticket, ResponsePart)>,
     /// The calls that have ended.
     pub ended: Vec<EndedCall>,
@@ -115,7 +118,7 @@ impl HttpCalls {
         }
     }
 
-    /// Drops the calls of watches whose clients have gone away or wait no longer.
+    /// Drops the calls of the watches with these tickets, without a result.
     pub fn cancel_watches(&mut self, tickets: &[Ticket]) {
         tickets.iter().for_each(|ticket| self.cancel_watch(*ticket));
     }
@@ -156,8 +159,8 @@ impl HttpCalls {
         }
     }
 
-    /// Phase 3: begins waiting calls, advances the ready ones, and returns the ended ones and the parts
-    /// of responses to watches.
+    /// Phase 3: begins waiting calls, advances the ready ones, and returns the ended ones and the
+    /// parts of responses to watches.
     pub fn work(&mut self, registry: &Registry, resolver: &mut Resolver, now: Now) -> CallResults {
         let mut results = CallResults::default();
         for lane in [&mut self.machine, &mut self.clients, &mut self.watches] {

@@ -23,14 +23,15 @@ use mio::event::Event;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// The most that the links may cost in one turn (see `Link::fill`), besides `LINK_SHARE_MIN` for each.
-/// The links that earlier turns have left unread have one such share, and the others have another.
+/// The most that the links may cost in one turn (see `Link::fill`), besides `LINK_SHARE_MIN` for
+/// each. The links that earlier turns have left unread have one such share, the others another one.
 /// Decoding and handling a share takes an eighth of a millisecond.
 const READ_SHARE: usize = 256 * 1024;
 /// The most that one link may cost in one turn.
 const LINK_READ_SHARE: usize = 128 * 1024;
-/// What each link may cost in a turn although others have spent `READ_SHARE`. A peer that sends no
-/// more than this never waits for one that floods. Their number is bounded by that of the members.
+/// The cost that each link may have in a turn although others have spent `READ_SHARE`. A peer that
+/// sends no more than this never waits for one that floods. `core::peers` bounds the number of
+/// links.
 const LINK_SHARE_MIN: usize = 8 * 1024;
 /// How many bytes one link writes at a time. A turn flushes the links twice.
 const FLUSH_BYTES: usize = 256 * 1024;

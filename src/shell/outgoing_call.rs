@@ -31,8 +31,8 @@ const READ_BYTES: usize = 16 * 1024;
 /// drop all packets to an address without an answer.
 const ADDRESS_US: u64 = 1_000_000;
 
-/// After this time without an answer from the other side's system, the connection of a watch fails, in
-/// milliseconds.
+/// The connection of a watch fails once its bytes or keepalive probes are unacknowledged for this
+/// time, in milliseconds: a watch has no deadline that would notice a dead host.
 const WATCH_PATIENCE_MS: u64 = 10_000;
 
 /// The origin of a call, to which its reply goes.
@@ -170,8 +170,9 @@ impl Connectors {
     }
 }
 
-/// Most bytes of the body of the response. A client's read with a longer one is redirected; a write
-/// has been carried out by then, so its answer must be returned. An event has the values of a write.
+/// Most bytes of the body of the response. A client's read with a longer one is redirected. A
+/// write has been carried out by then, so its answer must be returned. An event is as long as the
+/// answer to its write.
 fn body_bytes_max(origin: &CallOrigin, method: Method) -> u64 {
     match origin {
         CallOrigin::Client { is_watch, .. } if *is_watch || method != Method::Get => {
@@ -245,8 +246,8 @@ pub struct OutgoingCall {
     /// How many redirects the call has followed; at most `REDIRECTS_MAX`.
     redirects: usize,
 
-    /// When the call must have ended, in microseconds of the monotonic clock. `None` once the response
-    /// to a watch has begun.
+    /// When the call must have ended, in microseconds of the monotonic clock. `None` once the
+    /// response to a watch has begun.
     until_us: Option<u64>,
 
     stage: CallStage,
@@ -452,7 +453,8 @@ impl OutgoingCall {
         may_read && self.stage == CallStage::Exchanging && self.end.is_none()
     }
 
-    /// Reads the bytes that have arrived; of a response that is taken part by part, a bounded number.
+    /// Reads the bytes that have arrived. The response to a watch is read once a turn: `take_part`
+    /// must take what was read first.
     pub fn fill(&mut self) {
         if self.origin.is_watch() {
             return self.fill_once();
@@ -473,7 +475,8 @@ impl OutgoingCall {
         }
     }
 
-    /// Takes what has arrived of the response to a watch; `None` if there is nothing new.
+    /// Takes the part of the response to a watch that `advance` has parsed; `None` if there is
+    /// nothing new. From the first part on the call has no deadline.
     pub fn take_part(&mut self) -> Option<ResponsePart> {
         let socket = self.socket.as_mut()?;
         if self.stage != CallStage::Exchanging {

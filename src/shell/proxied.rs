@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 
 /// Most requests that are passed on at a time. Further ones are redirected.
 const PROXIED_MAX: usize = 256;
-/// Most watches that are passed on at a time. Further ones are redirected. Each takes a connection to
-/// the leader.
+/// Most watches that are passed on at a time, besides those requests. Further ones are redirected.
+/// Each takes a connection to the leader.
 const WATCHES_MAX: usize = 1_024;
-/// Most bytes of their bodies together. A single request may be longer.
+/// Most bytes of the bodies of all requests together. A single request may be longer.
 pub const PROXIED_BYTES_MAX: usize = 4 << 20;
 
 /// One request that is passed on.
@@ -34,21 +34,22 @@ struct HeldCall {
 /// The requests that this machine passes on.
 #[derive(Default)]
 pub struct ProxiedRequests {
-    /// At most `PROXIED_MAX`, and `WATCHES_MAX` watches.
+    /// At most `WATCHES_MAX` watches and `PROXIED_MAX` other requests.
     open: BTreeMap<Ticket, OpenRequest>,
     /// How many of the open requests are watches.
     watches: usize,
     /// Bytes of the bodies of the open requests.
     bytes: usize,
-    /// The leader's client URL as a standby knew it last; `None` before, and while not a standby.
+    /// The last leader's client URL that `has_moved` was told; `None` before, and while this
+    /// machine is no standby.
     leader_url: Option<Box<str>>,
     /// The open requests that are not under way; new ones are due at once.
     held: Vec<HeldCall>,
 }
 
 impl ProxiedRequests {
-    /// Adds a request, whose call has the target as its URL. `is_watch`: it waits for events. Returns
-    /// false if there is no room.
+    /// Adds a request. The URL of `call` is the target alone. `is_watch`: it waits for events.
+    /// Returns false if there is no room.
     pub fn add(
         &mut self,
         now: Now,
@@ -108,8 +109,9 @@ impl ProxiedRequests {
         }
     }
 
-    /// Whether another machine leads than before, or this machine is a standby no longer. `standby`: as
-    /// `Machine::standby` says. While no leader is known, the former one counts.
+    /// Notes the leader, and returns whether the noted one is replaced: another machine leads, or
+    /// this machine is a standby no longer. `standby` is the result of `Machine::standby`. While no
+    /// leader is known, the noted one stays.
     pub fn has_moved(&mut self, standby: Option<Option<&str>>) -> bool {
         let leader_url = match standby {
             None => None,

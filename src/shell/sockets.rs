@@ -217,7 +217,8 @@ impl<O: Output> Socket<O> {
         self.read_some(room, usize::MAX)
     }
 
-    /// Reads like `read`, at most `bytes_max` bytes: the kernel may hold megabytes for a socket.
+    /// Reads like `read`, at most `bytes_max` bytes; at least 1. The input buffer may have room for
+    /// megabytes, and the kernel may hold as many.
     ///
     /// # Errors
     /// The connection is broken. `InvalidData`: the TLS session is broken. Its alert has been sent,
@@ -356,7 +357,8 @@ impl<O: Output> Socket<O> {
     }
 }
 
-/// The first `bytes_max` bytes of the slices, which are written to `cut` if there are more.
+/// The first `bytes_max` bytes of the slices. Returns `slices` if they have no more bytes than
+/// that, else a part of `cut`, which is filled for it.
 fn cut_slices<'a>(
     slices: &'a [IoSlice<'a>],
     bytes_max: usize,

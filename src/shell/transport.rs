@@ -14,9 +14,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// TCP keepalive of links: the time without data before the first probe.
+/// TCP keepalive of links and proxied watches: the time without data before the first probe.
 const KEEP_IDLE: Duration = Duration::from_secs(5);
-/// TCP keepalive of links: the time between two probes.
+/// TCP keepalive of links and proxied watches: the time between two probes.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A non-blocking byte stream.
@@ -258,16 +258,18 @@ impl Transport {
         Some(address.ip().to_canonical())
     }
 
-    /// Bounds the bytes that the kernel takes and has not delivered. Without it there may be
-    /// megabytes: the kernel lets the buffer grow with the line, not with what the other side reads.
+    /// Bounds the bytes that the kernel takes and has not delivered (SO_SNDBUF; Linux doubles it,
+    /// for its bookkeeping). Without a bound the kernel lets the buffer grow to megabytes, whether
+    /// or not the other side reads.
     pub fn bound_send_buffer(&mut self, bytes: usize) {
         let socket = self.socket();
         // If the system refuses, its own bound holds.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*socket, bytes);
     }
 
-    /// Sets the options of a link: small writes leave at once, keepalive probes are sent, and the
-    /// connection fails once sent bytes stay unacknowledged for `patience_ms`, in milliseconds.
+    /// Sets the options of a connection that lasts: small writes leave at once, keepalive probes
+    /// are sent, and the connection fails once sent bytes stay unacknowledged for `patience_ms`,
+    /// in milliseconds.
     pub fn keep_alive(&mut self, patience_ms: u64) {
         use rustix::net::sockopt;
         let socket = self.socket();
@@ -278,8 +280,8 @@ impl Transport {
         let _ = sockopt::set_tcp_keepintvl(&*socket, KEEP_INTERVAL);
         let patience_ms = u32::try_from(patience_ms).unwrap_or(u32::MAX);
         let _ = sockopt::set_tcp_user_timeout(&*socket, patience_ms);
-        // Heartbeats are few packets. The third and later repetitions of a lost one are sent at the same
-        // interval, not at twice the last one.
+        // Heartbeats are few packets. The third and later repetitions of a lost one are sent at the
+        // same interval, not at twice the last one.
         let _ = sockopt::set_tcp_thin_linear_timeouts(&*socket, true);
     }
 }

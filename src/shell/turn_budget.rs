@@ -42,9 +42,9 @@ pub const LISTING_BYTES_MIN: usize = 2 * 1024;
 pub const PAGE_BYTES_MIN: usize = 16 * 1024;
 /// A new read of a file of at most this many bytes is answered although the share is spent.
 pub const SMALL_FILE_BYTES: usize = 4 * 1024;
-/// A new request of at most this many bytes, …
+/// A new request starts although the share is spent if it has at most this many bytes …
 const SMALL_REQUEST_BYTES: usize = 4 * 1024;
-/// … with at most this many slashes, starts although the share is spent.
+/// … and at most this many slashes.
 const SMALL_REQUEST_SLASHES: usize = 64;
 /// An answer of at most this many bytes is written although the share is spent.
 pub const SMALL_ANSWER_BYTES: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! Watches at a standby with `-forward`: their clients see what the leader's own watchers see.
+//! Watches at a standby with `-forward`: a client gets the same answers as a watcher of the leader.
 use crate::forward::with_standby;
 use rustix::process::Signal;
 use tern_support::alone::alone;
@@ -48,8 +48,7 @@ fn knows_leader(standby: &Server, leader: &Server) {
     });
 }
 
-/// What a watcher gets when its machine serves it no longer: the end of the body, and that of the
-/// connection.
+/// The watch ends without another event, and its connection is closed.
 fn ends_empty(mut conn: Conn) {
     assert_eq!(conn.chunk().expect("the end of the body"), b"");
     assert!(conn.head().is_none(), "the connection is closed");

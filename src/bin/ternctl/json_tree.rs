@@ -1,7 +1,7 @@
-//! Reads a tree of nodes in JSON as a flat list, each node after its directory. Trees may be 1,024
-//! directories deep, and nothing here recurses.
+//! Reads a tree of nodes in JSON as a flat list, each node after its directory. A tree may be 1,024
+//! directories deep, so nothing here recurses.
 //!
-//! A kind of node reads its own fields. Start with [`read_tree`].
+//! The two formats have different fields: each is a [`TreeNode`]. Start with [`read_tree`].
 use crate::json_pull::{BadJson, JsonPull};
 
 /// How the children of a node are written.

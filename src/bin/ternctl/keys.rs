@@ -151,7 +151,7 @@ impl WriteArguments {
         }
         let mut value = String::new();
         let read = io::stdin().read_to_string(&mut value);
-        read.map_err(file_failed("stdin: the value must be UTF-8"))?;
+        read.map_err(file_failed("stdin as UTF-8"))?;
         Ok(value)
     }
 }

@@ -5,12 +5,12 @@ use super::exchange::{Exchange, Handled};
 use crate::codec::http::Response;
 use serde::Deserialize;
 
-/// The least important lines that are logged.
+/// The level of the log: lines that are less important are left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
     /// Errors only.
     Error,
-    /// Warnings, too.
+    /// Errors and warnings.
     Warning,
     /// As without `-v`.
     Info,
@@ -21,7 +21,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The level that etcd calls so.
+    /// The level with this name in etcd, in any case. `None` if etcd has none.
     fn parse(name: &str) -> Option<LogLevel> {
         match name.to_ascii_uppercase().as_str() {
             "CRITICAL" | "ERROR" => Some(LogLevel::Error),

@@ -1,6 +1,6 @@
 //! `-forward` over HTTP: a standby sends short requests and watches to the leader and returns its
-//! response unchanged; that to a watch as it arrives. A follower does so with changes of members; its requests about keys take its link to the
-//! leader.
+//! response unchanged. The response to a watch is returned as it arrives. A follower sends only
+//! changes of members this way: its requests about keys take its link to the leader.
 //!
 //! A request that no leader has taken is held and tried again, see `core::machine::proxying`. Two
 //! kinds of requests are redirected instead:
@@ -74,13 +74,13 @@ pub(super) fn forward(exchange: &Exchange, leader_url: Option<&str>) -> Option<R
 /// A request that waits for events.
 #[derive(Clone, Copy)]
 struct ForwardedWatch {
-    /// How long the machine may wait before it sends the head, in milliseconds: the whole time of a
-    /// watch that has a limited one.
+    /// How long the leader may wait before it sends the head, in milliseconds. With `timeout` it is
+    /// all of that time: the status is 204 if no event comes. Else the head comes at once.
     head_ms: u64,
 }
 
-/// The watch that the request asks for. A request that only looks like one may be among them: a whole
-/// response is passed on as such.
+/// The watch that the request asks for. Without `-compat 2` a leader takes some of these for plain
+/// reads (`wait=1`). A response that is not in chunks is passed on as a whole.
 fn watch_of(exchange: &Exchange) -> Option<ForwardedWatch> {
     let query = exchange.query().ok()?;
     let may_wait = query.get("wait").is_some_and(|value| value != "false");

@@ -168,7 +168,7 @@ impl Chunked {
         Ok(taken)
     }
 
-    /// Like `decode`, but takes no more than the rest of one chunk's data and what precedes it.
+    /// Like `decode`, but stops after the data of one chunk.
     ///
     /// # Errors
     ///

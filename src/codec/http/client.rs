@@ -13,8 +13,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes of a response's body: a list of machines, a directory of a discovery service, a value
 /// that a standby forwards.
 pub const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
-/// Most bytes of the body of a response to a client's write. It holds the new value and the one
-/// before, and an escaped byte takes up to six.
+/// Most bytes of the body of a response to a client's write, and of one chunk for a watch: an event.
+/// It holds the new value and the one before, and an escaped byte takes up to six.
 pub const WRITE_BODY_BYTES_MAX: u64 = 24 * 1024 * 1024;
 /// Most interim responses (1xx) before the final one.
 const INTERIM_MAX: usize = 8;
@@ -94,7 +94,8 @@ pub struct ResponsePart {
     pub proxied_headers: Option<Vec<(&'static str, String)>>,
     /// The data of one chunk, or of a part of it; may be empty.
     pub body: Vec<u8>,
-    /// How many bytes of the input belong to the parts so far. The caller removes them.
+    /// How many bytes at the start of the input this part has used up: framing, and the head before
+    /// the first one. The caller removes them from the input.
     pub consumed: usize,
 }
 
@@ -169,8 +170,9 @@ impl ResponseParser {
         }
     }
 
-    /// A parser of a response whose chunks `take_part` takes one by one, if its status is 200. Each has
-    /// at most `body_bytes_max` bytes, as has any other response.
+    /// A parser for a watch: `take_part` takes the chunks of a chunked response with status 200 one
+    /// by one, and any other response comes as a whole. A chunk, and the body of another response,
+    /// has at most `body_bytes_max` bytes.
     pub fn by_chunks(body_bytes_max: u64) -> ResponseParser {
         ResponseParser {
             by_chunks: true,
@@ -191,8 +193,9 @@ impl ResponseParser {
         self.body_bytes_max
     }
 
-    /// Looks at all input since the request was sent. `end`: the other side has closed its
-    /// direction. `None` if the response is not whole yet.
+    /// Looks at `input`: all bytes since the request was sent, without those that parts have used
+    /// up. `end`: the other side has closed its direction. `None` if the response is not whole yet;
+    /// of a response in parts, call `take_part` then, and `parse` again after each part.
     ///
     /// # Errors
     ///
@@ -234,8 +237,8 @@ impl ResponseParser {
         Ok(None)
     }
 
-    /// Takes the chunk that `parse` has decoded, or its beginning, and the head before the first one.
-    /// `None` if there is nothing new.
+    /// Takes the data that `parse` has decoded, at most the rest of one chunk. The first part has
+    /// the head, and may have no data. `None` if there is nothing new.
     pub fn take_part(&mut self) -> Option<ResponsePart> {
         let ResponsePhase::Chunked { head, at, body } = &mut self.phase else {
             return None;

@@ -1,11 +1,13 @@
-//! A client's request that this machine passes on over HTTP: the machine to send it to, and the next
-//! step after each result.
+//! A client's request that this machine passes on over HTTP: the machine to send it to, and the
+//! next step after each result.
 //!
-//! A request that no leader has taken is held and sent again, to another member each time, until a
-//! leader takes it or its time is up. A read is sent again after any failure, unless its client has
-//! received a part of the response. A write whose whole request was sent and that got no answer is
-//! never sent again: its outcome is unknown. Must not know calls or connections. Start with
-//! [`ProxiedRequest::on_result`].
+//! - A request that no leader has taken is held and sent again, to another member each time, until
+//!   a leader takes it or its time is up.
+//! - A read is sent again after any failure, unless its client has received a part of the response.
+//! - A write that was sent completely and has no answer is never sent again: its outcome is
+//!   unknown.
+//!
+//! Must not know calls or connections. Start with [`ProxiedRequest::on_result`].
 use super::{Machine, MachineMode, Outside};
 use crate::core::timer::Now;
 

@@ -1,16 +1,21 @@
-//! The requests that this machine passes on over HTTP, from the side of their clients: which calls to
-//! make, and what to write to a client once a call has ended or a part of a watch has arrived.
+//! The proxied requests, from the side of their clients: which calls to make, and what to write to
+//! a client when a call ends or a part of the response to a watch arrives.
 //!
-//! A watch that has begun ends without another event, as one of the machine's own does, when its
-//! connection breaks, when the standby learns of another leader (the former one may stand still), and
-//! when this machine is a standby no longer. Its client asks again. Start with
-//! [`Clients::take_proxy_calls`].
+//! A proxied watch has begun once its client has received the head: at once, or, with `timeout`, with
+//! the first event. It then ends without another event, as a watch of this machine's own store
+//! does, if
+//! - the connection to the leader breaks,
+//! - the standby learns of another leader: the former one may stand still, with its connections
+//!   open,
+//! - this machine becomes a member.
+//!
+//! The client sees the end and watches again. Start with [`Clients::take_proxy_calls`].
 use super::*;
 use crate::codec::http::client::ResponsePart;
 
 impl Clients {
-    /// Phase 3: the calls of proxied requests that are due. The caller starts them now. A request is
-    /// dropped once its client has closed the connection.
+    /// Phase 3: the calls of proxied requests that are due. The caller starts them now. A request
+    /// whose client has closed the connection is dropped.
     pub fn take_proxy_calls(
         &mut self,
         machine: &mut Machine,
@@ -39,8 +44,8 @@ impl Clients {
         calls
     }
 
-    /// Phase 3: an attempt to pass the request with this ticket on has ended. Holds the request for
-    /// the next one, or renders the outcome.
+    /// Phase 3: the call of the request with this ticket has ended. Holds the request for another
+    /// call, or renders the outcome.
     pub fn on_proxied(
         &mut self,
         ticket: Ticket,
@@ -91,8 +96,8 @@ impl Clients {
         }
     }
 
-    /// Ends the watches that have begun if their leader leads no more, or this machine is a
-    /// standby no longer.
+    /// If another machine leads than before, or this machine is a standby no longer: ends the
+    /// watches that have begun.
     fn end_moved_watches(&mut self, machine: &mut Machine, now: Now) {
         if !self.proxied.has_moved(machine.standby()) {
             return;
@@ -109,7 +114,7 @@ impl Clients {
         }
     }
 
-    /// The watches that are passed on no longer. The caller cancels their calls.
+    /// The tickets of the proxied watches that have ended here. The caller cancels their calls.
     pub fn take_cancelled(&mut self) -> Vec<Ticket> {
         std::mem::take(&mut self.cancelled)
     }

@@ -1,5 +1,6 @@
 //! The counters of `/metrics` outside of the core: requests by kind and result, and the figures of
-//! the process. Counting allocates nothing but for the first error of each status. Start with [`RequestMeters::on_answered`].
+//! the process. Counting allocates only at the first error of each method and status. Start with
+//! [`RequestMeters::on_answered`].
 use crate::codec::http::Method;
 use crate::core::histogram::Histogram;
 use crate::core::seam::{Op, Outcome, QueueFigures};
@@ -83,9 +84,11 @@ impl RequestKind {
     }
 }
 
-/// The names of the results of requests, by the class of their status: carried out; conditions that did
-/// not hold, a missing key, a malformed request (4xx); sent to another machine (3xx); not carried out by
-/// the cluster, or with an unknown outcome (5xx).
+/// The names of the results of requests, by the class of the status:
+/// - success: carried out (2xx),
+/// - refused: a condition did not hold, the key does not exist, or the request is malformed (4xx),
+/// - redirected: the client was sent to another machine (3xx),
+/// - failed: the cluster could not carry it out, or its outcome is unknown (5xx).
 pub(super) const RESULTS: [&str; 4] = ["success", "refused", "redirected", "failed"];
 
 /// The place of a status in `RESULTS`.
@@ -98,7 +101,8 @@ fn result_of(status: u16) -> usize {
     }
 }
 
-/// The status that an outcome is answered with, as far as it matters for counting.
+/// The status that a request with this outcome counts as: the right class, and of an error the
+/// status itself.
 pub fn status_of(outcome: &Outcome) -> u16 {
     match outcome {
         Outcome::Failed(error) => error.code.status(),
@@ -137,8 +141,8 @@ impl RequestMeters {
         self.received[place] += 1;
     }
 
-    /// A request is answered with `status`, `us` microseconds after the beginning of the turn in which
-    /// it was read. An answer within that turn counts as 0.
+    /// A request is answered with `status`, `us` microseconds after the beginning of the turn in
+    /// which it was read. An answer within that turn counts as 0.
     pub fn on_answered(&mut self, kind: RequestKind, status: u16, us: u64) {
         let result = result_of(status);
         self.answered[kind as usize][result] += 1;

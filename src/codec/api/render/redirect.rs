@@ -220,13 +220,13 @@ impl Shape {
         self.send(response, context, out)
     }
 
-    /// Appends a part of the leader's response to a watch: its head before the first one. What has
-    /// begun ends with [`Shape::proxied`]: with the leader's response, or without another event if
-    /// that breaks off, so that the client watches again.
+    /// Appends a part of the leader's response to a watch. The first part begins with the head. The
+    /// outcome of the call follows as [`Shape::proxied`]: the rest of the leader's response, or, if
+    /// the call has failed, the end of the body without another event.
     ///
     /// # Panics
     ///
-    /// If the first part has no head.
+    /// If the first part has no headers.
     pub fn proxied_part(&mut self, part: ResponsePart, context: &Context, out: &mut Vec<u8>) {
         let framing = match part.proxied_headers {
             None => self.framing.expect("the head came with the first part"),
@@ -244,8 +244,8 @@ impl Shape {
         framing.chunk(&part.body, out);
     }
 
-    /// The status that the outcome of a call counts as. A machine that shows its own view of the cluster, because the
-    /// leader did not answer, has carried out the request.
+    /// The status that the outcome of a call counts as. A machine that shows its own view of the
+    /// cluster, because the leader did not answer, has carried out the request.
     pub fn proxied_status(&self, outcome: &ProxyOutcome) -> u16 {
         match outcome {
             _ if matches!(self.kind, AnswerKind::Cluster { .. }) => 200,
