@@ -9,7 +9,7 @@
 use super::event::Event;
 use super::history;
 use super::path::{is_below, visible_ancestors};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Included, Unbounded};
 
 /// The number of a watcher, chosen by the caller and used once.
@@ -93,6 +93,13 @@ impl AtPath {
         let watchers = self.of_kind(recursive);
         if let Ok(at) = watchers.binary_search_by_key(&id, |live| live.id) {
             watchers.remove(at);
+        }
+    }
+
+    /// Removes the watchers of `ended`, which is sorted.
+    fn remove_all(&mut self, ended: &[WatcherId]) {
+        for watchers in [&mut self.exact, &mut self.recursive] {
+            watchers.retain(|live| ended.binary_search(&live.id).is_err());
         }
     }
 
@@ -185,13 +192,25 @@ impl Watchers {
         }
         self.collect_reached(event, &mut reached);
         reached.sort_unstable();
-        // The last one first: only streams stand after it at its path, and are moved.
-        for id in reached.iter().rev() {
-            if !self.all[id].stream {
-                self.remove(*id);
+        let mut ended = reached.clone();
+        ended.retain(|id| !self.all[id].stream);
+        self.remove_all(&ended);
+        reached
+    }
+
+    /// Removes watchers, sorted by number. Each vector of a path is gone through once.
+    fn remove_all(&mut self, ended: &[WatcherId]) {
+        let mut paths = BTreeSet::new();
+        for id in ended {
+            paths.extend(self.all.remove(id).map(|watcher| watcher.path));
+        }
+        for path in &paths {
+            let at_path = self.live.get_mut(path).expect("a live watcher's path");
+            at_path.remove_all(ended);
+            if at_path.is_empty() {
+                self.live.remove(path);
             }
         }
-        reached
     }
 
     fn collect_reached(&self, event: &Event, reached: &mut Vec<WatcherId>) {
