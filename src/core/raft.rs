@@ -142,8 +142,10 @@ pub enum ProposalRefusal {
     /// This member does not lead, or hands its leadership over. Has the leader if one is known.
     NotLeader(Option<PeerId>),
     /// Too many bytes are not committed or not synced here, or another change of membership is not
-    /// committed, or the log on the disk has no room for the entry now. Try later.
+    /// committed. Try later.
     Busy,
+    /// The log on the disk has no room for the entry now. More was asked for.
+    NoRoom,
     /// The change of membership is wrong.
     Unfit(UnfitChange),
 }
@@ -406,7 +408,7 @@ impl Raft {
         self.may_propose(command)?;
         self.check_change(command)?;
         let index = self.maybe_append_command(command, origin);
-        let index = index.ok_or(ProposalRefusal::Busy)?;
+        let index = index.ok_or(ProposalRefusal::NoRoom)?;
         self.check_invariants();
         Ok((index, self.current_term))
     }

@@ -468,6 +468,10 @@ impl Replica {
             }
             RaftRole::Follower | RaftRole::PreCandidate => {}
         }
+        if role != RaftRole::Leader {
+            // The next leader reports for itself.
+            self.lacked_room = false;
+        }
         self.statistics.on_leadership_change();
         self.hold_reads_of_former_leader();
         true
@@ -503,6 +507,7 @@ impl Replica {
             || !self.claims.is_empty()
             || self.raft.wants_chunks()
             || self.raft.wants_release()
+            || self.awaits_slices()
             || self.store.wants_free()
             || !self.discarded.is_empty()
             || self.pending.has_speed_test_room()

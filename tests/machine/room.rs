@@ -168,3 +168,18 @@ fn large_values_that_come_together_wait_for_the_sync() {
     assert_eq!(outcomes.last(), Some(&busy));
     assert!(matches!(rig.done(set("/more", "x")), Outcome::Event(_)));
 }
+
+/// While a disk is nearly full its log waits for a snapshot to be released, and does not grow: the
+/// pace of the snapshot does not wait for the log's growth.
+#[test]
+fn a_snapshot_that_writes_wait_for_is_not_paced() {
+    let mut rig = Rig::serving(settings(1));
+    let value = "x".repeat(100_000);
+    for key in 0..40 {
+        rig.put(&format!("/{key}"), &value);
+    }
+    let before = rig.disk.snapshots.len();
+    rig.machine.on_space(rig.now, Space::Low);
+    rig.settle();
+    assert!(rig.disk.snapshots.len() > before, "at once");
+}

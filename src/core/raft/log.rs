@@ -18,6 +18,9 @@ pub const ENTRY_BYTES: u64 = 96;
 /// Most entries that are released at once: well below a millisecond.
 const RELEASED_MAX: usize = 4000;
 
+/// Entries are released at once until these have more bytes.
+const RELEASED_BYTES_MAX: usize = 16 << 20;
+
 /// How far the repair of a damaged entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RepairState {
@@ -282,10 +285,14 @@ impl Log {
         if !self.wants_release() {
             return;
         }
+        let bytes_left = self.bytes.saturating_sub(RELEASED_BYTES_MAX);
         for _ in 0..RELEASED_MAX {
             self.release_first();
             if !self.wants_release() {
                 self.entries.shrink_to(2 * self.entries.len());
+                return;
+            }
+            if self.bytes < bytes_left {
                 return;
             }
         }
@@ -527,6 +534,25 @@ mod tests {
         log.release_some();
         assert_eq!(log.start(), last.prev());
         log.check_invariants();
+    }
+
+    #[test]
+    fn a_portion_of_large_entries_is_short() {
+        let mut log = log(&[]);
+        let body: Arc<[u8]> = vec![0; 6 << 20].into();
+        for index in 5..11 {
+            let large = Entry {
+                body: EntryBody::Good(body.clone()),
+                ..entry(index, 1)
+            };
+            log.append(large, Lsn(index));
+        }
+        log.on_synced(Lsn(10));
+        log.commit_to(Index(10));
+        log.release(Index(10));
+        assert_eq!(log.start(), Index(7), "18 MiB");
+        log.release_some();
+        assert_eq!(log.start(), Index(10));
     }
 
     #[test]

@@ -199,6 +199,10 @@ impl Replica {
             ProposalRefusal::Busy => {
                 failed(Code::RaftInternal, "too many writes wait to be committed")
             }
+            ProposalRefusal::NoRoom => failed(
+                Code::RaftInternal,
+                "the log has no room for so long a value now",
+            ),
             ProposalRefusal::Unfit(UnfitChange::NotAMember) => failed(Code::KeyNotFound, ""),
             ProposalRefusal::Unfit(UnfitChange::LastVoter) => {
                 failed(Code::RaftInternal, "the last voter cannot be removed")
@@ -450,7 +454,7 @@ impl Replica {
                     self.join_pace.on_join();
                 }
             }
-            Err(ProposalRefusal::Busy) => return false,
+            Err(ProposalRefusal::Busy | ProposalRefusal::NoRoom) => return false,
             Err(refusal) => self.finish(ticket, self.outcome_of_refusal(refusal)),
         }
         true

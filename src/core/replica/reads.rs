@@ -43,7 +43,9 @@ impl Replica {
             Err(refusal) => {
                 let redirect = match refusal {
                     ProposalRefusal::NotLeader(leader) => self.redirect(leader),
-                    ProposalRefusal::Busy | ProposalRefusal::Unfit(_) => None,
+                    ProposalRefusal::Busy | ProposalRefusal::NoRoom | ProposalRefusal::Unfit(_) => {
+                        None
+                    }
                 };
                 let failed = Outcome::Failed(Error::new(Code::LeaderElect, ""));
                 self.answer(ticket, redirect.unwrap_or(failed));

@@ -168,7 +168,9 @@ impl Replica {
         let by_bytes = log_bytes >= memory.due_bytes(self.store.bytes(), last_bytes);
         let by_length = (by_entries || by_bytes) && self.settings.snapshots;
         let for_space = self.is_disk_low && entries > 0;
-        let for_memory = self.raft.is_log_full() && log_bytes >= memory.due_bytes_min;
+        // The last snapshot may still release what fills the log.
+        let is_log_full = self.raft.is_log_full() && !self.raft.wants_release();
+        let for_memory = is_log_full && log_bytes >= memory.due_bytes_min;
         if now.mono_us < not_before_us || !(by_length || for_space || for_memory) {
             return false;
         }
@@ -201,7 +203,7 @@ impl Replica {
     fn write_slices(&mut self, now: Now) {
         let end_bytes = self.snapshotting.written_bytes + TURN_BYTES_MAX;
         while let SnapshotStage::Writing(index) = self.snapshotting.stage {
-            let is_due = self.is_slice_due(now);
+            let is_due = self.awaits_slices() || self.is_slice_due(now);
             if !is_due || self.snapshotting.written_bytes >= end_bytes {
                 break;
             }
@@ -210,13 +212,20 @@ impl Replica {
     }
 
     /// Whether the snapshot under way has a slice that is to be written now.
-    pub(super) fn is_slice_due(&self, now: Now) -> bool {
+    fn is_slice_due(&self, now: Now) -> bool {
         let live_bytes = self.store.bytes() + self.store.history_bytes() as u64;
         let log_bytes = self.snapshotting.log_bytes;
         let copied_bytes = self.store.copied_bytes();
         let memory = &self.settings.memory;
         let wanted_bytes = memory.snapshot_bytes_due(live_bytes, log_bytes, copied_bytes);
         self.snapshotting.is_slice_due(now, wanted_bytes)
+    }
+
+    /// Whether a snapshot is being written, and clients' writes are refused until it has released
+    /// the log. Then it is not paced: the log does not grow, and that is what the pace follows.
+    pub(super) fn awaits_slices(&self) -> bool {
+        let is_writing = matches!(self.snapshotting.stage, SnapshotStage::Writing(_));
+        is_writing && (self.is_disk_low || self.raft.is_log_full())
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {
