@@ -5,7 +5,6 @@
 //! then pauses before its next attempt: expiry and changes of membership come in between. Start
 //! reading at `Raft::hand_over`.
 use super::message::{PeerId, Rpc};
-use super::room::CLIENT_RESERVE_BYTES;
 use super::{Raft, RaftRole};
 use crate::core::timer::Now;
 
@@ -117,7 +116,7 @@ impl Raft {
     pub(super) fn best_successor(&self) -> Option<PeerId> {
         let best = self.tracker.voters().max_by_key(|peer| {
             let answers = !self.is_silent(peer, self.now_us) && peer.has_answered();
-            let has_room = peer.unclaimed_bytes() >= CLIENT_RESERVE_BYTES;
+            let has_room = peer.has_client_room();
             (answers, has_room, peer.matched())
         })?;
         Some(best.id())

@@ -360,7 +360,7 @@ pub enum Rpc {
         /// The second slowest recent sync of the follower in microseconds.
         sync_us: u32,
         /// How many bytes the follower's log on the disk still takes; at most
-        /// `room::FREE_BYTES_MAX`.
+        /// `room::FREE_BYTES_MAX`. 0: it takes no entries until its disk has synced more.
         free_bytes: u64,
         /// The result.
         answer: AppendAnswer,

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::message::{Entry, Index, PeerId, SnapshotMeta};
-use super::room::{ENTRY_RESERVE_BYTES, FREE_BYTES_MAX, entry_cost};
+use super::room::{CLIENT_RESERVE_BYTES, ENTRY_RESERVE_BYTES, FREE_BYTES_MAX, entry_cost};
 use super::sync_times::SyncTimes;
 
 /// Most appends with entries on the way to one peer.
@@ -146,7 +146,7 @@ pub struct Progress {
     in_flight_cost_bytes: u64,
 
     /// How many bytes the peer's log on the disk still takes, as its last reply told; at most
-    /// `FREE_BYTES_MAX`, which also stands before the first reply.
+    /// `FREE_BYTES_MAX`, which also stands before the first reply. 0: the peer is behind its disk.
     free_bytes: u64,
 }
 
@@ -270,6 +270,17 @@ impl Progress {
     /// How many bytes the peer's log takes beyond what is on the way to it, in bytes.
     pub fn unclaimed_bytes(&self) -> u64 {
         self.free_bytes.saturating_sub(self.in_flight_cost_bytes)
+    }
+
+    /// Whether the peer takes no entries because too many records wait for a sync of its disk. It
+    /// will take some soon, so this is no want of room.
+    pub fn is_behind_its_disk(&self) -> bool {
+        self.free_bytes == 0
+    }
+
+    /// Whether the peer's disk has room for entries of clients, as far as it has told.
+    pub fn has_client_room(&self) -> bool {
+        self.is_behind_its_disk() || self.unclaimed_bytes() >= CLIENT_RESERVE_BYTES
     }
 
     /// Whether the peer's log has room for one more entry.
@@ -644,6 +655,16 @@ mod tests {
         let mut peer = Progress::new(PeerId(2), true, Index(5), 0);
         peer.become_replicate(Index(5));
         peer
+    }
+
+    #[test]
+    fn a_peer_behind_its_disk_has_room() {
+        let mut peer = replicating();
+        peer.on_reply(None, 0, 0, 0);
+        assert!(peer.is_behind_its_disk() && peer.has_client_room());
+        assert!(!peer.has_room_for(&entry(1)));
+        peer.on_reply(None, 0, 1, 0);
+        assert!(!peer.is_behind_its_disk() && !peer.has_client_room());
     }
 
     #[test]

@@ -94,13 +94,14 @@ impl LogRoom {
         self.unsynced_bytes > self.unsynced_bytes_max
     }
 
-    /// The free bytes that a reply tells the leader: 0 while too many records wait for a sync. The
-    /// acknowledgement after that sync tells the real number.
+    /// The free bytes that a reply tells the leader: 0 while too many records wait for a sync, else
+    /// at least 1, because a disk without room is another matter. The acknowledgement after that
+    /// sync tells the real number.
     pub fn offered_bytes(&self) -> u64 {
         if self.is_behind() {
             0
         } else {
-            self.free_bytes()
+            self.free_bytes().max(1)
         }
     }
 
@@ -227,7 +228,7 @@ impl Raft {
 
     /// Whether a peer has answered this leader that it has no room for entries of clients.
     pub fn is_out_of_room(&self, peer: &Progress) -> bool {
-        peer.has_answered() && peer.unclaimed_bytes() < CLIENT_RESERVE_BYTES
+        peer.has_answered() && !peer.has_client_room()
     }
 
     /// Whether this leader and the voters that have room for entries of clients are a majority: a
@@ -240,8 +241,7 @@ impl Raft {
         if !self.is_majority(|peer| !is_silent(peer)) {
             return true;
         }
-        let has_room =
-            |peer: &Progress| peer.unclaimed_bytes() >= CLIENT_RESERVE_BYTES && !is_silent(peer);
+        let has_room = |peer: &Progress| peer.has_client_room() && !is_silent(peer);
         let mut count = self.tracker.voters().filter(|p| has_room(p)).count();
         let is_voter = self.configuration().is_voter(self.id);
         if is_voter && self.has_client_room() {
@@ -289,6 +289,8 @@ mod tests {
         assert_eq!(room.offered_bytes(), FREE_BYTES_MAX);
         room.on_synced(Lsn(2));
         assert_eq!(room.unsynced_bytes, 0);
+        room.on_report(0, 0);
+        assert_eq!(room.offered_bytes(), 1, "no room, and not behind");
     }
 
     #[test]
