@@ -310,6 +310,20 @@ impl<F: FileSystem> Disk<F> {
         Ok(started)
     }
 
+    /// Makes the term and vote that wait durable, in place.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
+    fn write_state(&mut self) -> Result<(), DiskFailure> {
+        if let Some(state) = self.unwritten_state.take() {
+            let vote = state.vote.map_or(0, |id| id.0);
+            self.wal.save_state(state.term.0, vote)?;
+            self.unreported_state = Some(state.seq);
+        }
+        Ok(())
+    }
+
     /// Whether a task is under way.
     pub fn has_task(&self) -> bool {
         self.wal.has_task()
@@ -505,6 +519,9 @@ impl<F: FileSystem> Disk<F> {
             Err(e) if files::is_full(&e) => {
                 log::warn!("{e}: removing older snapshots and spare log segments");
                 self.snapshots.keep_newest_only()?;
+                // The records that wait are written before the spares are removed, and the term of
+                // these records before them.
+                self.write_state()?;
                 self.wal.remove_spares()?;
                 Ok(write(&self.data_dir)?)
             }
@@ -575,9 +592,7 @@ impl<F: FileSystem> Disk<F> {
     ///
     /// If a task is under way.
     pub fn close(mut self) -> Result<(), DiskFailure> {
-        if let Some(HardState { term, vote, .. }) = self.unwritten_state.take() {
-            self.wal.save_state(term.0, vote.map_or(0, |id| id.0))?;
-        }
+        self.write_state()?;
         Ok(self.wal.close()?)
     }
 }

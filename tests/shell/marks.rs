@@ -2,7 +2,7 @@
 //! commit mark of its own among it, was written before.
 use super::damage::directories::{body, config_of, sync};
 use std::path::Path;
-use tern::core::raft::{Entry, EntryBody, HardState, Index, Lsn, Persist, StateSeq, Term};
+use tern::core::raft::{Entry, EntryBody, HardState, Index, Lsn, PeerId, Persist, StateSeq, Term};
 use tern::shell::config::Config;
 use tern::shell::disk::{Disk, DiskFailure, Manner, SyncReport};
 use tern_support::rng::Rng;
@@ -11,9 +11,13 @@ use tern_support::sim_fs::{Fault, SimFs};
 const WORKS: &str = "the disk works";
 
 fn append(index: u64, body: Vec<u8>) -> Persist {
+    append_of(1, index, body)
+}
+
+fn append_of(term: u64, index: u64, body: Vec<u8>) -> Persist {
     Persist::Append {
         entries: vec![Entry {
-            term: Term(1),
+            term: Term(term),
             index: Index(index),
             body: EntryBody::Good(body.into()),
         }],
@@ -108,6 +112,33 @@ fn protocol_02_a_task_with_records_follows_that_of_their_term() {
     }
     let expected = [(Some(StateSeq(2)), None), (None, Some(Lsn(2)))];
     assert_eq!(reports, expected);
+}
+
+/// The disk is full when the order comes. The spares are removed for it, and the records that wait are
+/// written before that.
+#[test]
+fn protocol_02_an_order_that_makes_room_writes_the_term_before_its_records() {
+    let config = config_of(Path::new("/data"));
+    let fs = SimFs::new(Rng::new(5));
+    let mut disk = opened(&fs, &config);
+    while disk.has_work() {
+        sync(&mut disk);
+    }
+    disk.save_state(HardState {
+        seq: StateSeq(2),
+        term: Term(2),
+        vote: Some(PeerId(9)),
+    });
+    hand_in(&mut disk, append_of(2, 3, vec![3; 100]), 2);
+    fs.set_room(Some(0));
+    disk.keep_id(PeerId(7)).expect("the spares gave room");
+    let recovered = Disk::open_on(fs.cut_power(&mut Rng::new(7)), &config, true);
+    let (_, found) = recovered.expect("the disk is whole");
+    let last = found.entries.last().map(|entry| (entry.index, entry.term));
+    assert_eq!(last, Some((Index(3), Term(2))), "the record was written");
+    assert_eq!((found.term, found.vote), (Term(2), Some(PeerId(9))));
+    let SyncReport { state, lsn, .. } = disk.poll_sync().expect(WORKS);
+    assert_eq!((state, lsn), (Some(StateSeq(2)), Some(Lsn(2))));
 }
 
 /// One job of the log, in either manner, and what is durable since.
