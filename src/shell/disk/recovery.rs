@@ -501,6 +501,7 @@ fn join_parts<F: FileSystem>(
     known_id: Option<PeerId>,
 ) -> Result<Recovered, String> {
     refuse_gap(data_dir, &log, base.meta.index)?;
+    refuse_unstored_term(data_dir, &log, &base.meta)?;
     // The head of the newest segment has the newest configuration, unless no segment was made since
     // the snapshot.
     let newest = match decode_meta(&log.configuration) {
@@ -566,6 +567,26 @@ fn refuse_gap<F: FileSystem>(
         data_dir.display(),
         at.0,
         installed.max(first.saturating_sub(1))
+    ))
+}
+
+/// Refuses a log with an entry of a later term than the stored one: `state` was set back, or is that
+/// of another directory. The machine may have voted in the term of the entry, and could vote again.
+fn refuse_unstored_term<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    log: &wal::Recovered,
+    meta: &SnapshotMeta,
+) -> Result<(), String> {
+    let (stored, _) = term_and_vote(log.state);
+    let last = log.entries.last().map_or(0, |e| e.term);
+    if last <= stored.max(meta.term).0 {
+        return Ok(());
+    }
+    Err(format!(
+        "{}/state: the file has term {}, but the log has an entry of term {last}: the vote of that term \
+         is lost. {RESTORE_OR_JOIN}",
+        data_dir.display(),
+        stored.0
     ))
 }
 
@@ -783,6 +804,31 @@ mod tests {
         let refused = refused.expect("an older snapshot does not do");
         assert!(
             refused.contains("the log begins after index 9"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_log_of_a_later_term_than_the_stored_one_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        let (disk, first) = open(&config, false);
+        drop(disk);
+        let (base, _) = first.snapshot.as_ref().expect("a founder has one");
+        let entry = wal::Record::Entry {
+            term: base.term.0 + 1,
+            index: base.index.0 + 1,
+            body: b"body",
+        };
+        let data_dir = DataDir::new(Os, &config.data_dir);
+        let options = wal_options(&data_dir, &config).expect("random");
+        let (mut wal, _) = Wal::open(options).expect("whole");
+        wal.append(&[entry], base.index.0).expect("room");
+        wal.close().expect("closed");
+        let refused = Disk::open_to(&config, false).err();
+        let refused = refused.expect("its vote of that term is not known");
+        assert!(
+            refused.contains("/state: the file has term 1, but the log has an entry of term 2"),
             "{refused}"
         );
     }
