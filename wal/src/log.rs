@@ -432,8 +432,9 @@ impl<F: FileSystem> Wal<F> {
     /// Makes a task of the next job. The caller runs it in another thread and gives it back with
     /// [`Wal::take_back`]. `None` if nothing waits, and while another task is under way.
     ///
-    /// A task has either records or the work on files. If both wait they take turns, so neither waits
-    /// for more than one job.
+    /// A task has either records or one step of the work on files. If both wait they take turns, so
+    /// records wait for at most one step. Steps that are left wait for a later task:
+    /// [`Wal::wants_sync`].
     ///
     /// # Errors
     ///
@@ -530,11 +531,11 @@ impl<F: FileSystem> Wal<F> {
 
     /// Does the work on files that waits.
     fn do_upkeep(&mut self) -> Result<(), Error> {
-        if !self.upkeep.waits() {
-            return Ok(());
+        while self.upkeep.waits() {
+            let job = self.compose_upkeep();
+            self.run_in_place(job)?;
         }
-        let job = self.compose_upkeep();
-        self.run_in_place(job)
+        Ok(())
     }
 
     /// Composes the job for all records that wait: as many batches as the segments require, and a
@@ -561,7 +562,7 @@ impl<F: FileSystem> Wal<F> {
         }
     }
 
-    /// Composes the job for the work on files.
+    /// Composes the job for the next step of the work on files.
     fn compose_upkeep(&mut self) -> Job {
         let mut job = Job {
             steps: std::mem::take(&mut self.steps),

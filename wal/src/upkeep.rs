@@ -97,9 +97,10 @@ impl Upkeep {
         self.steps.push_back(step);
     }
 
-    /// Puts the work that waits into a job.
+    /// Puts the oldest step that waits into a job. One step waits for the device a few times; a
+    /// snapshot may release hundreds of segments, and records wait for the job.
     pub fn compose(&mut self, job: &mut Job) {
-        job.steps.extend(self.steps.drain(..));
+        job.steps.extend(self.steps.pop_front());
     }
 
     /// A job has ended.
@@ -168,6 +169,17 @@ mod tests {
         job
     }
 
+    /// The steps of all jobs, in order. A job has one step.
+    fn steps_of(upkeep: &mut Upkeep) -> Vec<Step> {
+        let mut steps = Vec::new();
+        while upkeep.waits() {
+            let job = job_of(upkeep);
+            assert_eq!(job.steps.len(), 1);
+            steps.extend(job.steps);
+        }
+        steps
+    }
+
     fn segment(sequence: u64) -> SegmentExtent {
         SegmentExtent {
             sequence,
@@ -182,7 +194,6 @@ mod tests {
         upkeep.keep_spare();
         upkeep.keep_spare();
         let mut job = job_of(&mut upkeep);
-        assert_eq!(job.steps.len(), 1, "one is enough");
         upkeep.keep_spare();
         assert!(!upkeep.waits(), "one is coming");
         assert_eq!(upkeep.spares().count(SEGMENT), 0);
@@ -229,17 +240,14 @@ mod tests {
             upkeep.release(segment(sequence));
         }
         let is_removed = |step: &Step| matches!(step, Step::Remove { .. });
-        let removed = job_of(&mut upkeep)
-            .steps
-            .iter()
-            .filter(|s| is_removed(s))
-            .count();
-        assert_eq!(removed, 4 - SPARES_MAX);
+        let steps = steps_of(&mut upkeep);
+        let removed = steps.iter().filter(|s| is_removed(s)).count();
+        assert_eq!((steps.len(), removed), (4, 4 - SPARES_MAX));
         let mut full = Upkeep::new(Spares::default(), 1, SEGMENT);
         full.keep_spare();
         full.release(segment(5));
         full.on_full();
-        let steps = job_of(&mut full).steps;
+        let steps = steps_of(&mut full);
         assert_eq!(steps, [Step::Remove { sequence: 5 }]);
         assert!(full.lacks_spare() && !full.makes_spare());
     }

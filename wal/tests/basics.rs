@@ -381,6 +381,37 @@ fn records_and_the_work_on_files_take_turns() {
     assert_eq!(has_records[..3], [true, false, true], "{has_records:?}");
 }
 
+/// A snapshot may release hundreds of segments, and the records that come wait for the task that is
+/// under way.
+#[test]
+fn a_task_recycles_or_removes_one_segment() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    for index in 1..=60 {
+        put(&mut wal, &[entry(1, index, &[7; 9000])], 0);
+    }
+    wal.poll_sync().expect("it synced");
+    let segments = || {
+        let files = std::fs::read_dir(dir.path()).expect("a directory");
+        let names = files.map(|file| file.expect("an entry").file_name());
+        names
+            .filter(|n| n.as_encoded_bytes().ends_with(b".log"))
+            .count()
+    };
+    let before = segments();
+    assert!(before > 5, "{before} segments");
+    wal.release(60);
+    let mut left = before;
+    while let Some(mut task) = wal.hand_over().expect("it can") {
+        task.run();
+        wal.take_back(task).expect("it works");
+        assert!(segments() + 1 >= left, "{} segments of {left}", segments());
+        left = segments();
+    }
+    assert_eq!(left, 1, "all others were released");
+    assert!(!wal.wants_sync());
+}
+
 #[test]
 #[should_panic(expected = "no task is under way")]
 fn the_closing_mark_is_not_written_while_a_task_is_under_way() {
