@@ -388,8 +388,12 @@ impl<F: FileSystem> Wal<F> {
 
     /// Has a spare made for a record of `length` bytes.
     fn make_spare_for(&mut self, length: usize) {
-        let bytes = spares::segment_bytes_for(length, self.head_bytes(), self.segment_bytes);
-        self.upkeep.make_spare(bytes);
+        self.upkeep.make_spare(self.spare_bytes_for(length));
+    }
+
+    /// The length of a spare for a record of `length` bytes.
+    fn spare_bytes_for(&self, length: usize) -> u64 {
+        spares::segment_bytes_for(length, self.head_bytes(), self.segment_bytes)
     }
 
     /// The length of the head of the next segment, in bytes.
@@ -763,8 +767,9 @@ impl<F: FileSystem> Wal<F> {
     /// is missing.
     pub fn keep_room(&mut self, bytes: u64) {
         self.upkeep.keep_spare();
-        if self.free_bytes() < bytes && !self.upkeep.makes_spare() {
-            self.make_spare_for(bytes as usize);
+        let spare_bytes = self.spare_bytes_for(bytes as usize);
+        if self.free_bytes() < bytes && !self.upkeep.makes_spare_of(spare_bytes) {
+            self.upkeep.make_spare(spare_bytes);
         }
     }
 

@@ -66,6 +66,11 @@ impl Upkeep {
         !self.coming.is_empty()
     }
 
+    /// Whether a waiting step or the running job makes a spare of at least `bytes` bytes.
+    pub fn makes_spare_of(&self, bytes: u64) -> bool {
+        self.coming.iter().any(|spare| spare.bytes >= bytes)
+    }
+
     /// Whether the log has no spare for usual records because the disk had no room for one.
     pub fn lacks_spare(&self) -> bool {
         self.lacks_room && self.spares.count(self.segment_bytes) == 0

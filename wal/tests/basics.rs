@@ -247,6 +247,31 @@ fn the_log_takes_what_it_says_it_takes() {
     }
 }
 
+/// The caller asks again only after a while, and refuses records until then.
+#[test]
+fn a_wish_for_much_room_is_not_dropped_while_a_usual_spare_is_coming() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut wal, _) = open(dir.path());
+    // The last of them takes the spare, so another one is coming.
+    for index in 1..=7 {
+        wal.append(&[entry(1, index, &[7; 9000])], 0)
+            .expect("it fits");
+    }
+    wal.sync_records().expect("it syncs");
+    wal.poll_sync().expect("it synced");
+    let wanted = 3 * SEGMENT;
+    wal.keep_room(wanted);
+    wal.keep_room(wanted);
+    let mut tasks = 0;
+    while let Some(mut task) = wal.hand_over().expect("it can") {
+        task.run();
+        wal.take_back(task).expect("it works");
+        tasks += 1;
+    }
+    assert!(wal.free_bytes() >= wanted, "{} bytes", wal.free_bytes());
+    assert_eq!(tasks, 2, "a usual spare, and a long one");
+}
+
 #[test]
 fn records_that_wait_are_written_before_the_spares_are_removed() {
     let dir = tempfile::tempdir().expect("a directory");
