@@ -329,6 +329,12 @@ impl<F: FileSystem> Disk<F> {
         self.wal.has_task()
     }
 
+    /// Whether the task under way makes records or a term and vote durable, and does not only work on
+    /// files.
+    pub fn is_sync(&self, task: &Task<F>) -> bool {
+        task.has_records() || self.task_state.is_some()
+    }
+
     /// Takes back a task that has run. [`Disk::poll_sync`] then reports what it made durable.
     ///
     /// # Errors

@@ -95,8 +95,11 @@ impl Storage {
             if ended.task.is_one_sync() {
                 self.manner.on_sync(ended.took_us, now.mono_us);
             }
+            // Releases may be reported with the end of a task that only worked on files.
+            if self.disk.is_sync(&ended.task) {
+                took_us = now.mono_us - self.task_since_us;
+            }
             or_exit(self.disk.take_back(ended.task));
-            took_us = now.mono_us - self.task_since_us;
         }
         self.report(machine, now, took_us);
     }

@@ -141,6 +141,33 @@ fn protocol_02_an_order_that_makes_room_writes_the_term_before_its_records() {
     assert_eq!((state, lsn), (Some(StateSeq(2)), Some(Lsn(2))));
 }
 
+/// The duration of a task that only works on files is not that of a sync.
+#[test]
+fn a_task_is_a_sync_unless_it_only_works_on_files() {
+    let config = config_of(Path::new("/data"));
+    let fs = SimFs::new(Rng::new(5));
+    let mut disk = opened(&fs, &config);
+    while disk.has_work() {
+        sync(&mut disk);
+    }
+    hand_in(&mut disk, append(3, vec![3; 100]), 2);
+    disk.save_state(HardState {
+        seq: StateSeq(2),
+        term: Term(2),
+        vote: None,
+    });
+    disk.want_room(disk.free_bytes() + 1);
+    disk.poll_space(0);
+    let mut are_syncs = Vec::new();
+    while let Some(mut task) = disk.start_sync(Manner::HandedOver).expect(WORKS).task {
+        task.run();
+        are_syncs.push(disk.is_sync(&task));
+        disk.take_back(task).expect(WORKS);
+        disk.poll_sync().expect(WORKS);
+    }
+    assert_eq!(are_syncs, [true, true, false], "term, records, a spare");
+}
+
 /// One job of the log, in either manner, and what is durable since.
 fn run_job(disk: &mut Disk<SimFs>, manner: Manner) -> Result<SyncReport, DiskFailure> {
     let started = disk.start_sync(manner)?;
