@@ -302,8 +302,7 @@ impl<F: FileSystem> Disk<F> {
             started.syncs += STATE_SYNCS;
         }
         let is_short = self.wal.waiting() > 0 && self.wal.is_next_job_short();
-        if manner == Manner::InPlace && is_short {
-            self.wal.sync_records()?;
+        if manner == Manner::InPlace && is_short && self.wal.sync_records()? {
             started.syncs += 1;
         }
         started.task = self.wal.hand_over()?;

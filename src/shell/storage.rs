@@ -176,7 +176,7 @@ impl Storage {
     /// Whether the next turn has something to do here at once.
     pub fn has_work(&self, now_us: u64) -> bool {
         let is_waiting = self.gathering.is_waiting(self.disk.appended(), now_us);
-        !is_waiting && self.disk.has_work()
+        (!is_waiting || self.disk.has_unwritten_state()) && self.disk.has_work()
     }
 
     /// When the next turn must come, in microseconds of the monotonic clock; `None` if nothing is

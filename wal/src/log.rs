@@ -417,7 +417,7 @@ impl<F: FileSystem> Wal<F> {
         self.run(Wal::do_upkeep)
     }
 
-    /// [`Wal::start_sync`] without the work on files.
+    /// [`Wal::start_sync`] without the work on files. Returns whether it waited for the device.
     ///
     /// # Errors
     ///
@@ -426,9 +426,9 @@ impl<F: FileSystem> Wal<F> {
     /// # Panics
     ///
     /// If a task is under way.
-    pub fn sync_records(&mut self) -> Result<(), Error> {
+    pub fn sync_records(&mut self) -> Result<bool, Error> {
         if self.sync_ended.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         self.run(Wal::write_batches)
     }
@@ -523,14 +523,17 @@ impl<F: FileSystem> Wal<F> {
         self.run(|wal| Ok(wal.sync_ended.take()))
     }
 
-    /// Writes and syncs all that waits, in one job.
-    fn write_batches(&mut self) -> Result<(), Error> {
+    /// Writes and syncs all that waits, in one job. Returns whether the job had a step: a commit mark
+    /// of its own may be left out.
+    fn write_batches(&mut self) -> Result<bool, Error> {
         if !self.staging.waits() {
-            return Ok(());
+            return Ok(false);
         }
         self.ensure_room(&[])?;
         let job = self.compose_job();
-        self.run_in_place(job)
+        let has_steps = !job.steps.is_empty();
+        self.run_in_place(job)?;
+        Ok(has_steps)
     }
 
     /// Does the work on files that waits.
