@@ -52,11 +52,6 @@ impl<F: FileSystem> ActiveSegment<F> {
         self.bytes as usize - self.end
     }
 
-    /// The length of the file in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Writes a batch, or the closing mark, through the map. Everything written before must have
     /// been synced: the durable mark in the headers says so.
     ///

@@ -50,11 +50,6 @@ impl Spares {
         self.spares.iter().filter(|s| s.bytes == bytes).count()
     }
 
-    /// The names of all spares.
-    pub fn names(&self) -> Vec<String> {
-        self.spares.iter().map(|s| s.name.clone()).collect()
-    }
-
     /// Takes all spares out.
     pub fn take_all(&mut self) -> Vec<Spare> {
         std::mem::take(&mut self.spares)
