@@ -285,7 +285,9 @@ impl<O: Output> Socket<O> {
     }
 
     /// Writes until the output is empty or the socket takes no more. `recycle` gets each buffer
-    /// that the output no longer needs.
+    /// that the output no longer needs. The output waits for the end of the TLS handshake, which
+    /// `read` completes: call `flush` after each read. A session without keys would only buffer the
+    /// output, and takes nothing once its buffer is full.
     ///
     /// # Errors
     /// The connection is broken.
@@ -304,7 +306,7 @@ impl<O: Output> Socket<O> {
         mut recycle: impl FnMut(Vec<u8>),
     ) -> io::Result<usize> {
         let mut total = 0;
-        while !self.output.is_empty() && !self.blocked && total < bytes_max {
+        while self.may_write() && total < bytes_max {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let count = self.output.slices(&mut slices);
             let mut cut = [IoSlice::new(&[]); SLICES_MAX];
@@ -322,7 +324,7 @@ impl<O: Output> Socket<O> {
 
     /// Whether output can be written without any event.
     pub fn may_write(&self) -> bool {
-        !self.blocked && !self.output.is_empty()
+        !self.blocked && !self.output.is_empty() && !self.is_handshaking()
     }
 
     /// Lets the next `flush` try a socket that took no more. The poll reports a socket as writable
@@ -503,6 +505,32 @@ mod tests {
         assert!(pair.socket.may_read() && !pair.socket.is_ended());
         assert_eq!(pair.socket.read(100).expect("the end"), 0);
         assert!(pair.socket.is_ended() && !pair.socket.may_read());
+    }
+
+    /// A TLS session buffers 64 KiB before its handshake and then takes nothing, so a longer output
+    /// must not be offered to it.
+    #[cfg(feature = "tls")]
+    #[test]
+    fn output_waits_for_the_end_of_the_handshake() {
+        let files = crate::shell::config::TlsFiles {
+            ca_file: Some("tests/testdata/tls/authority.pem".into()),
+            ..Default::default()
+        };
+        let config = crate::shell::tls::client_config(&files).expect("a configuration");
+        let (plain, mut other) = accepted_pair();
+        let Transport::Plain(stream) = plain else {
+            panic!("it has no session");
+        };
+        let name = "localhost".try_into().expect("a name");
+        let transport = Transport::connect_tls(stream, config, name, &files.into());
+        let mut socket = Socket::<Bytes>::accepted(transport.expect("a session"));
+        socket.output_mut().0 = vec![7; 200_000];
+        socket.flush(drop).expect("it is connected");
+        assert!(!socket.may_write() && socket.is_handshaking());
+        assert_eq!(socket.output().0.len(), 200_000);
+        let mut hello = [0];
+        other.read_exact(&mut hello).expect("the ClientHello");
+        assert_eq!(hello, [22], "a record of the handshake");
     }
 
     #[test]

@@ -282,7 +282,8 @@ fn the_peer_port_has_its_own_certificate() {
     assert!(answer.ends_with("0.4.9"), "{answer}");
 }
 
-/// A machine that does not lead passes requests on over TLS, whichever of the two that is.
+/// A machine that does not lead passes requests on over TLS: a follower through its link, a standby as
+/// a call to the client port of the leader.
 #[test]
 fn requests_are_forwarded_through_tls() {
     let peer = [
@@ -293,16 +294,24 @@ fn requests_are_forwarded_through_tls() {
         "-peer-ca-file",
         "@authority.pem",
     ];
-    let args = [&CERTIFICATE[..], &peer[..], &["-forward"]].concat();
+    let args = [
+        &CERTIFICATE[..],
+        &AUTHORITY[..],
+        &peer[..],
+        &["-forward", "-cluster-active-size=3"],
+    ]
+    .concat();
     let first = Server::start(&args);
     let peers = format!("127.0.0.1:{}", first.peer_port);
-    let second = Server::start(&[&args[..], &["-name", "node2", "-peers", &peers]].concat());
+    let join = |name| Server::start(&[&args[..], &["-name", name, "-peers", &peers]].concat());
+    // The last of them to join is a standby.
+    let servers = [first, join("node2"), join("node3"), join("node4")];
     let value = "x".repeat(1_500_000);
-    for (server, key) in [(&first, "one"), (&second, "two")] {
-        let mut stream = connect(server.client_port, None);
+    for (server, key) in servers.iter().zip(["one", "two", "three", "four"]) {
+        let mut stream = connect(server.client_port, Some("machine"));
         let target = format!("/v2/keys/{key}");
         let body = format!("value={value}");
-        // The second machine may not be a member yet.
+        // The machine may not have joined yet.
         until("the write is taken", || {
             let answer = ask(&mut stream, "PUT", &target, &body, "}");
             answer.starts_with("HTTP/1.1 20").then_some(())
