@@ -603,6 +603,19 @@ mod tests {
         }
     }
 
+    /// A refusal amid its answer would garble it, and the machine would keep the watcher.
+    #[test]
+    fn a_watcher_gives_way_without_a_word_and_keeps_its_ticket_to_the_end() {
+        let (transport, _other) = accepted_pair();
+        let mut conns = Pool::new(PoolKind::Clients);
+        let id = conns.insert_with(|id| Conn::new(id, Port::Client, transport, 0));
+        let conn = conns.get_mut(id).expect("it was just inserted");
+        conn.start(Ticket(1), shape(), true, None);
+        conn.make_room(&Date::new(0), &mut Buffers::default());
+        assert_eq!((conn.ticket(), conn.out_bytes()), (Some(Ticket(1)), 0));
+        assert!(!conn.waits_for(Ticket(1)));
+    }
+
     #[test]
     fn an_answer_reaches_the_request_with_its_ticket_and_no_other() {
         let (transport, _other) = accepted_pair();

@@ -686,10 +686,11 @@ impl Conn {
         self.parser.reset();
     }
 
-    /// Frees memory: closes a connection whose client does not read, and refuses a request whose
-    /// body is not complete.
+    /// Frees memory: closes a connection whose client does not read or waits for events, and refuses
+    /// a request whose body is not complete. A request in flight cannot be refused: its answer may
+    /// have begun, and the machine learns of its end only from the end of the connection.
     pub fn make_room(&mut self, date: &Date, buffers: &mut Buffers) {
-        if self.is_blocked() || self.stage != ConnStage::Open {
+        if self.is_blocked() || self.active.is_some() || self.stage != ConnStage::Open {
             return self.kill();
         }
         self.reject(Reject::NO_ROOM, date, buffers);
