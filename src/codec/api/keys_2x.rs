@@ -240,7 +240,11 @@ fn lease(exchange: &Exchange, form: &Parameters) -> Result<Option<Lease>, Respon
 }
 
 /// A boolean parameter; false if it is absent.
-fn quoted_flag(exchange: &Exchange, form: &Parameters, name: &str) -> Result<bool, Response> {
+pub(super) fn quoted_flag(
+    exchange: &Exchange,
+    form: &Parameters,
+    name: &str,
+) -> Result<bool, Response> {
     let Some(text) = form.get(name) else {
         return Ok(false);
     };

@@ -11,6 +11,7 @@
 //! Start reading at [`forward`].
 use super::Routed;
 use super::exchange::{Exchange, FORM};
+use super::keys_2x;
 use super::render::{AnswerKind, Shape, redirect};
 use crate::codec::http::Method;
 use crate::codec::http::call::HttpCall;
@@ -79,19 +80,32 @@ struct ForwardedWatch {
     head_ms: u64,
 }
 
-/// The watch that the request asks for. Without `-compat 2` a leader takes some of these for plain
-/// reads (`wait=1`). A response that is not in chunks is passed on as a whole.
+/// The watch that the request asks for. Each watch has room for an event, and no budget counts it: so
+/// a plain read must not pass for one.
 fn watch_of(exchange: &Exchange) -> Option<ForwardedWatch> {
     let query = exchange.query().ok()?;
-    let may_wait = query.get("wait").is_some_and(|value| value != "false");
     let is_get = exchange.request.method == Method::Get;
-    if !is_get || !may_wait || !exchange.request.path.starts_with("/v2/keys") {
+    if !is_get || !asks_for(exchange, "wait") || asks_for(exchange, "quorum") {
         return None;
     }
     let timeout_us = exchange.timeout_us(&query).ok()?;
     Some(ForwardedWatch {
         head_ms: timeout_us.unwrap_or(0) / 1000,
     })
+}
+
+/// Whether a request for a key has this flag, as the handler of the key would read it.
+fn asks_for(exchange: &Exchange, flag: &str) -> bool {
+    let Ok(query) = exchange.query() else {
+        return false;
+    };
+    if !exchange.request.path.starts_with("/v2/keys") {
+        return false;
+    }
+    if exchange.context.settings.compat_2 {
+        return keys_2x::quoted_flag(exchange, &query, flag).unwrap_or(false);
+    }
+    query.flag(flag)
 }
 
 /// The fields of an error that tell whether it may be repeated.
@@ -130,7 +144,5 @@ fn takes_long(exchange: &Exchange) -> bool {
         return true;
     }
     // Its answer has no body, which the call would wait for.
-    method == Method::Head
-        && path.starts_with("/v2/keys/")
-        && exchange.query().is_ok_and(|query| query.flag("wait"))
+    method == Method::Head && asks_for(exchange, "wait")
 }

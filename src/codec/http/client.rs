@@ -16,6 +16,9 @@ pub const BODY_BYTES_MAX: u64 = 2 * 1024 * 1024;
 /// Most bytes of the body of a response to a client's write, and of one chunk for a watch: an event.
 /// It holds the new value and the one before, and an escaped byte takes up to six.
 pub const WRITE_BODY_BYTES_MAX: u64 = 24 * 1024 * 1024;
+/// Most bytes of a response to a watch that is not taken by chunks: an error. Nothing counts the memory
+/// of these responses, so the client of a longer one is redirected.
+const WATCH_ERROR_BYTES_MAX: u64 = 64 * 1024;
 /// Most interim responses (1xx) before the final one.
 const INTERIM_MAX: usize = 8;
 
@@ -171,8 +174,8 @@ impl ResponseParser {
     }
 
     /// A parser for a watch: `take_part` takes the chunks of a chunked response with status 200 one
-    /// by one, and any other response comes as a whole. A chunk, and the body of another response,
-    /// has at most `body_bytes_max` bytes.
+    /// by one, and any other response comes as a whole. A chunk has at most `body_bytes_max` bytes, the
+    /// body of another response `WATCH_ERROR_BYTES_MAX`.
     pub fn by_chunks(body_bytes_max: u64) -> ResponseParser {
         ResponseParser {
             by_chunks: true,
@@ -188,7 +191,16 @@ impl ResponseParser {
         }
     }
 
-    /// The bound of the body, in bytes.
+    /// The bound of a body that is returned as a whole, in bytes.
+    fn whole_bytes_max(&self) -> u64 {
+        if self.by_chunks {
+            self.body_bytes_max.min(WATCH_ERROR_BYTES_MAX)
+        } else {
+            self.body_bytes_max
+        }
+    }
+
+    /// The bound of the body, or of one chunk for a watch, in bytes.
     pub fn body_bytes_max(&self) -> u64 {
         self.body_bytes_max
     }
@@ -204,13 +216,14 @@ impl ResponseParser {
         if let ResponsePhase::Head = self.phase {
             self.on_head(input)?;
         }
+        let whole_bytes_max = self.whole_bytes_max();
         if let ResponsePhase::Chunked { head, at, body } = &mut self.phase {
-            let (rest, bytes_max) = (&input[*at..], self.body_bytes_max);
+            let rest = &input[*at..];
             let is_in_parts = self.by_chunks && head.status == 200;
             let taken = if is_in_parts {
-                body.decode_chunk(rest, bytes_max)
+                body.decode_chunk(rest, self.body_bytes_max)
             } else {
-                body.decode(rest, bytes_max)
+                body.decode(rest, whole_bytes_max)
             };
             *at += taken.map_err(|_| CallFault::CHUNKS)?;
             if *at < input.len() && is_in_parts && !body.is_whole() {
@@ -221,7 +234,7 @@ impl ResponseParser {
             ResponsePhase::Fixed { body, .. } => input.len() >= body.end,
             ResponsePhase::Chunked { body, .. } => body.is_whole(),
             ResponsePhase::UntilClose { from, .. }
-                if (input.len() - from) as u64 > self.body_bytes_max =>
+                if (input.len() - from) as u64 > whole_bytes_max =>
             {
                 return Err(CallFault::TOO_LONG);
             }
@@ -290,7 +303,7 @@ impl ResponseParser {
                     head,
                     body: from..from,
                 },
-                BodyLength::Fixed(length) if length > self.body_bytes_max => {
+                BodyLength::Fixed(length) if length > self.whole_bytes_max() => {
                     return Err(CallFault::TOO_LONG);
                 }
                 BodyLength::Fixed(length) => ResponsePhase::Fixed {
@@ -373,6 +386,20 @@ mod tests {
         for cut in 0..text.len() {
             let (parts, last) = received(text.as_bytes(), cut);
             assert_eq!([parts.concat(), last.body].concat(), b"onetwo");
+        }
+    }
+
+    #[test]
+    fn a_response_to_a_watch_is_short_or_comes_by_chunks() {
+        let body = "x".repeat(64 * 1024 + 1);
+        for length in ["", "Content-Length: 65537\r\n"] {
+            let text = format!("HTTP/1.1 200 OK\r\n{length}\r\n{body}");
+            let mut watch = ResponseParser::by_chunks(WRITE_BODY_BYTES_MAX);
+            let result = watch.parse(text.as_bytes(), true);
+            assert_eq!(result, Err(CallFault::TOO_LONG));
+            let mut read = ResponseParser::new(BODY_BYTES_MAX);
+            let response = read.parse(text.as_bytes(), true).expect("not too long");
+            assert_eq!(response.expect("whole").body.len(), body.len());
         }
     }
 
