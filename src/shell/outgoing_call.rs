@@ -182,8 +182,9 @@ fn body_bytes_max(origin: &CallOrigin, method: Method) -> u64 {
     }
 }
 
+/// Reads a bounded number of bytes: the spare capacity of the input may be megabytes.
 fn read_once(socket: &mut Socket<OutBuffer>, end: &mut Option<InputEnd>) {
-    match socket.read(READ_BYTES) {
+    match socket.read_some(READ_BYTES, READ_BYTES) {
         Ok(_) if socket.is_ended() => *end = Some(InputEnd::Closed),
         Ok(_) => {}
         Err(e) => *end = Some(InputEnd::Broken(e.to_string())),
