@@ -231,6 +231,10 @@ impl Dispatcher<'_, '_> {
             }
             Routed::SetLogLevel { level, response } => {
                 logger::set_level(level);
+                if let Some(kind) = kind {
+                    let requests = self.meters.requests_mut();
+                    requests.on_answered(kind, response.status, 0);
+                }
                 conn.send(&response, response_mode, self.context.date, self.buffers);
                 return Served::Answered;
             }

@@ -87,6 +87,13 @@ fn a_client_sets_the_level_of_the_log() {
     assert_eq!(set("info"), 204);
     configure(7);
     server.wait_for_log("cluster config: active size 7");
+    let metrics = server.client("GET", "/metrics", "");
+    let text = metrics.text();
+    for (result, count) in [("success", 2), ("refused", 1)] {
+        let line =
+            format!("tern_requests_answered_total{{kind=\"other\",result=\"{result}\"}} {count}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
     assert!(!server.log().contains("active size 5"), "{}", server.log());
     server.wait_for_log("a client has set the level of the log to ERROR");
 }
