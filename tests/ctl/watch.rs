@@ -98,9 +98,10 @@ fn a_program_runs_at_each_change() {
         "--",
         "/nowhere/program",
     ];
+    let ended = ended(at(&server, &missing));
+    let text = ended.failed(1);
     assert!(
-        ended(at(&server, &missing))
-            .failed(1)
-            .contains("/nowhere/program")
+        text.contains("/nowhere/program cannot be started: "),
+        "{text}"
     );
 }

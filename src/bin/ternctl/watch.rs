@@ -223,7 +223,10 @@ fn run(program: &[String], event: &WatchedEvent) -> Result<(), Failure> {
     if let Some(value) = node.value.as_ref().filter(|value| !value.contains('\0')) {
         command.env("ETCD_WATCH_VALUE", value);
     }
-    let mut child = command.spawn().map_err(file_failed(&program[0]))?;
+    let mut child = command.spawn().map_err(|error| {
+        let text = format!("{} cannot be started: {error}", program[0]);
+        Failure::bad_arguments(text)
+    })?;
     if let Some(mut stdin) = child.stdin.take() {
         // A program that reads nothing closes its end.
         let _ = stdin.write_all(&event.json);
