@@ -81,8 +81,9 @@ pub struct EndedCall {
     /// The request was written completely. If the call has failed, the leader may have carried it
     /// out.
     is_sent: bool,
-    /// The response is longer than its bound.
-    is_too_long: bool,
+    /// A read whose client is to ask another machine itself: the response is longer than its bound, or
+    /// another machine leads now.
+    is_redirected: bool,
     /// The call, to be made again.
     call: HttpCall,
 }
@@ -96,8 +97,21 @@ impl EndedCall {
             reply: HttpReply::Failed { why },
             headers: Vec::new(),
             is_sent: false,
-            is_too_long: false,
+            is_redirected: false,
             call,
+        }
+    }
+
+    /// The call of a watch that ends because another machine leads.
+    pub fn moved(ticket: Ticket) -> EndedCall {
+        let origin = CallOrigin::Client {
+            ticket,
+            is_watch: true,
+        };
+        let call = HttpCall::get(String::new(), 0);
+        EndedCall {
+            is_redirected: true,
+            ..EndedCall::unstarted(origin, call, "another machine leads")
         }
     }
 
@@ -108,7 +122,7 @@ impl EndedCall {
                 ProxyResult::NotTaken
             }
             HttpReply::Answered { .. } => ProxyResult::Answered,
-            HttpReply::Failed { .. } if self.is_too_long => ProxyResult::Answered,
+            HttpReply::Failed { .. } if self.is_redirected => ProxyResult::Answered,
             HttpReply::Failed { .. } if self.is_sent => ProxyResult::NotAnswered,
             HttpReply::Failed { .. } => ProxyResult::NotSent,
         }
@@ -127,7 +141,7 @@ impl EndedCall {
                 headers: self.headers,
                 body,
             },
-            HttpReply::Failed { .. } if self.is_too_long && self.call.method == Method::Get => {
+            HttpReply::Failed { .. } if self.is_redirected && self.call.method == Method::Get => {
                 ProxyOutcome::Redirected
             }
             HttpReply::Failed { .. } => ProxyOutcome::Failed { sent: self.is_sent },
@@ -571,7 +585,7 @@ impl OutgoingCall {
             reply,
             headers: self.headers,
             is_sent: is_flushed && self.stage == CallStage::Exchanging,
-            is_too_long: self.is_too_long,
+            is_redirected: self.is_too_long,
             call: self.call,
         }
     }

@@ -6,7 +6,7 @@
 use crate::codec::http::call::HttpCall;
 use crate::core::machine::{Machine, ProxiedRequest, ProxyResult, ProxyStep, Ticket};
 use crate::core::timer::Now;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most requests that are passed on at a time. Further ones are redirected.
 const PROXIED_MAX: usize = 256;
@@ -121,16 +121,16 @@ impl ProxiedRequests {
         if self.leader_url.as_deref() == leader_url {
             return false;
         }
-        let is_first = self.leader_url.is_none();
         self.leader_url = leader_url.map(Box::from);
-        !is_first
+        true
     }
 
-    /// The watches whose clients have received a part of the response.
-    pub fn begun_watches(&self) -> Vec<Ticket> {
-        let open = self.open.iter();
-        let begun = open.filter(|(_, open)| open.request.has_begun());
-        begun.map(|(ticket, _)| *ticket).collect()
+    /// The watches that were sent to a machine. One that is held goes to the machine that leads then.
+    pub fn watches_under_way(&self) -> Vec<Ticket> {
+        let held: BTreeSet<Ticket> = self.held.iter().map(|held| held.ticket).collect();
+        let watches = self.open.iter().filter(|(_, open)| open.is_watch);
+        let tickets = watches.map(|(ticket, _)| *ticket);
+        tickets.filter(|ticket| !held.contains(ticket)).collect()
     }
 
     /// An attempt has ended. Returns the next step.
@@ -207,6 +207,28 @@ mod tests {
             for base in ["", "http://a:1", "https://[::1]:2"] {
                 assert_eq!(target_of(&format!("{base}{target}")), target);
             }
+        }
+    }
+
+    #[test]
+    fn a_move_concerns_each_watch_that_was_sent_begun_or_not() {
+        let now = Now {
+            mono_us: 1,
+            wall_ns: 0,
+        };
+        let mut proxied = ProxiedRequests::default();
+        for (number, is_watch) in [(1, false), (2, true), (3, true), (4, true)] {
+            let request = ProxiedRequest::new(now, true);
+            assert!(proxied.add(now, Ticket(number), request, put(0), is_watch));
+        }
+        proxied.held.retain(|held| held.ticket == Ticket(4));
+        proxied.on_part(Ticket(2));
+        assert_eq!(proxied.watches_under_way(), [Ticket(2), Ticket(3)]);
+        // The first leader that is known may be another one than the machine that was asked.
+        assert!(!proxied.has_moved(Some(None)));
+        for leader in [Some(Some("http://a")), Some(Some("http://b")), None] {
+            assert!(proxied.has_moved(leader));
+            assert!(!proxied.has_moved(leader) && !proxied.has_moved(Some(None)));
         }
     }
 

@@ -164,12 +164,30 @@ fn watches_at_a_standby_end_with_the_leader_and_the_mode() {
         let leads = leader_of(&servers);
         knows_leader(&standby, &servers[leads]);
         let watch = Conn::watch(standby.client_at(), stream);
+        let mut timed = Conn::open(standby.client_at());
+        timed.send(&request(
+            "GET",
+            "/v2/keys/timed?wait=true&timeout=60",
+            &[],
+            b"",
+        ));
+        until("both watch", || {
+            (watchers(&servers[leads]) == 2).then_some(())
+        });
+        let former = servers[leads].client_at();
         if stops {
             servers[leads].signal(Signal::STOP);
         } else {
             servers[leads].kill();
         }
         ends_empty(watch);
+        if stops {
+            // It has no head yet, so its client learns the present leader.
+            let head = timed.head().expect("a redirect");
+            assert_eq!(head.status, 307);
+            let location = head.header("Location").expect("a location");
+            assert_ne!(at_of(location), former);
+        }
         let mut again = Conn::watch(standby.client_at(), stream);
         let mut writer = Conn::open(standby.client_at());
         let at = set(&mut writer, "a", "b");

@@ -107,7 +107,8 @@ pub(super) enum AnswerKind {
     Join,
     /// The leader's response, for a request that was forwarded to it.
     Proxied {
-        /// The leader's client URL, if one was known when the request came.
+        /// The leader's client URL, if one was known when the request came, or when another machine
+        /// became the leader.
         leader_url: Option<Box<str>>,
     },
 }

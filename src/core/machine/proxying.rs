@@ -76,11 +76,6 @@ impl ProxiedRequest {
         self.has_begun = true;
     }
 
-    /// Whether the client has received a part of the response.
-    pub fn has_begun(&self) -> bool {
-        self.has_begun
-    }
-
     /// An attempt has ended.
     pub fn on_result(&mut self, now: Now, result: ProxyResult) -> ProxyStep {
         self.attempts = self.attempts.saturating_add(1);

@@ -2,14 +2,14 @@
 //! a client when a call ends or a part of the response to a watch arrives.
 //!
 //! A proxied watch has begun once its client has received the head: at once, or, with `timeout`, with
-//! the first event. It then ends without another event, as a watch of this machine's own store
-//! does, if
+//! the first event. It ends without another event, as a watch of this machine's own store does, if
 //! - the connection to the leader breaks,
 //! - the standby learns of another leader: the former one may stand still, with its connections
 //!   open,
 //! - this machine becomes a member.
 //!
-//! The client sees the end and watches again. Start with [`Clients::take_proxy_calls`].
+//! The client sees the end and watches again. In the last two cases a watch that was sent and has not
+//! begun is redirected to the present leader. Start with [`Clients::take_proxy_calls`].
 use super::*;
 use crate::codec::http::client::ResponsePart;
 
@@ -97,20 +97,22 @@ impl Clients {
     }
 
     /// If another machine leads than before, or this machine is a standby no longer: ends the
-    /// watches that have begun.
+    /// watches under way, and redirects the clients of those that have not begun.
     fn end_moved_watches(&mut self, machine: &mut Machine, now: Now) {
         if !self.proxied.has_moved(machine.standby()) {
             return;
         }
-        for ticket in self.proxied.begun_watches() {
+        let leader_url = match machine.standby() {
+            Some(leader_url) => leader_url,
+            None => machine.leader_client_url(),
+        };
+        let leader_url = leader_url.map(Box::from);
+        for ticket in self.proxied.watches_under_way() {
             self.cancelled.push(ticket);
-            let origin = CallOrigin::Client {
-                ticket,
-                is_watch: true,
-            };
-            let call = HttpCall::get(String::new(), 0);
-            let ended = EndedCall::unstarted(origin, call, "another machine leads");
-            self.on_proxied(ticket, ended, machine, now);
+            if let Some(conn) = wake_for_ticket(&mut self.conns, ticket) {
+                conn.shape_mut().set_leader(leader_url.clone());
+            }
+            self.on_proxied(ticket, EndedCall::moved(ticket), machine, now);
         }
     }
 

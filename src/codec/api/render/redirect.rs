@@ -220,6 +220,13 @@ impl Shape {
         self.send(response, context, out)
     }
 
+    /// Another machine leads: a forwarded request is redirected to it.
+    pub fn set_leader(&mut self, client_url: Option<Box<str>>) {
+        if let AnswerKind::Proxied { leader_url } = &mut self.kind {
+            *leader_url = client_url;
+        }
+    }
+
     /// Appends a part of the leader's response to a watch. The first part begins with the head. The
     /// outcome of the call follows as [`Shape::proxied`]: the rest of the leader's response, or, if
     /// the call has failed, the end of the body without another event.
