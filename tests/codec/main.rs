@@ -2,8 +2,10 @@
 //!
 //! `recorded` compares answers with the recorded ones, `shapes` checks what no recording shows:
 //! pages, streams, limits, parameters. `long_values` is about answers without copies. `frames` is
-//! what travels between peers.
+//! what travels between peers. `waits` and `forwarded` are about watches: those with a limit, and those
+//! that a standby passes on.
 mod cluster_id;
+mod forwarded;
 mod frames;
 mod long_values;
 mod recorded;

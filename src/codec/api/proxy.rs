@@ -64,6 +64,7 @@ pub(super) fn forward(exchange: &Exchange, leader_url: Option<&str>) -> Option<R
     };
     let kind = AnswerKind::Proxied {
         leader_url: leader_url.map(Box::from),
+        is_amid_event: false,
     };
     Some(Routed::Proxy {
         call: Box::new(call),

@@ -110,6 +110,8 @@ pub(super) enum AnswerKind {
         /// The leader's client URL, if one was known when the request came, or when another machine
         /// became the leader.
         leader_url: Option<Box<str>>,
+        /// The client has received a part of an event, and the rest is to come.
+        is_amid_event: bool,
     },
 }
 

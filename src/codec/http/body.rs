@@ -199,6 +199,11 @@ impl Chunked {
         self.at == ChunkPlace::End
     }
 
+    /// Whether the data of the present chunk is incomplete.
+    pub fn is_inside_chunk(&self) -> bool {
+        self.at == ChunkPlace::Data
+    }
+
     /// The data so far.
     pub fn bytes(&self) -> &[u8] {
         &self.body

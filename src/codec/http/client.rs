@@ -97,6 +97,8 @@ pub struct ResponsePart {
     pub proxied_headers: Option<Vec<(&'static str, String)>>,
     /// The data of one chunk, or of a part of it; may be empty.
     pub body: Vec<u8>,
+    /// The chunk goes on with the next part: the data so far is the beginning of an event.
+    pub is_unfinished: bool,
     /// How many bytes at the start of the input this part has used up: framing, and the head before
     /// the first one. The caller removes them from the input.
     pub consumed: usize,
@@ -264,6 +266,7 @@ impl ResponseParser {
         let headers = std::mem::take(&mut head.proxied_headers);
         Some(ResponsePart {
             proxied_headers: is_first.then_some(headers),
+            is_unfinished: body.is_inside_chunk() && !body.bytes().is_empty(),
             body: body.take_bytes(),
             consumed: std::mem::take(at),
         })
@@ -372,6 +375,8 @@ mod tests {
                 assert_eq!(part.proxied_headers.is_some(), parts.is_empty());
                 input.drain(..part.consumed);
                 parts.push(part.body);
+                let ends_chunk = [&b""[..], b"one", b"onetwo"].contains(&&*parts.concat());
+                assert_eq!(part.is_unfinished, !ends_chunk, "{parts:?}");
             }
         }
         panic!("the response is whole");

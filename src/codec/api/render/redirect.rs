@@ -177,10 +177,17 @@ impl Shape {
         if let AnswerKind::Cluster { own: Some(own), .. } = &self.kind {
             return self.cluster_of_leader(own, &outcome, context, out);
         }
-        let AnswerKind::Proxied { leader_url } = &self.kind else {
+        let AnswerKind::Proxied {
+            leader_url,
+            is_amid_event,
+        } = &self.kind
+        else {
             unreachable!("the request was forwarded");
         };
         if let Some(framing) = self.framing {
+            if *is_amid_event && !matches!(outcome, ProxyOutcome::Answered { .. }) {
+                return Next::Abort;
+            }
             let ProxyOutcome::Answered { body, .. } = outcome else {
                 return self.watch_end(context, out);
             };
@@ -222,19 +229,23 @@ impl Shape {
 
     /// Another machine leads: a forwarded request is redirected to it.
     pub fn set_leader(&mut self, client_url: Option<Box<str>>) {
-        if let AnswerKind::Proxied { leader_url } = &mut self.kind {
+        if let AnswerKind::Proxied { leader_url, .. } = &mut self.kind {
             *leader_url = client_url;
         }
     }
 
     /// Appends a part of the leader's response to a watch. The first part begins with the head. The
     /// outcome of the call follows as [`Shape::proxied`]: the rest of the leader's response, or, if
-    /// the call has failed, the end of the body without another event.
+    /// the call has failed, the end of the body without another event. If it has failed amid an event,
+    /// the connection breaks off, or half an event would look like a whole one.
     ///
     /// # Panics
     ///
     /// If the first part has no headers.
     pub fn proxied_part(&mut self, part: ResponsePart, context: &Context, out: &mut Vec<u8>) {
+        if let AnswerKind::Proxied { is_amid_event, .. } = &mut self.kind {
+            *is_amid_event = part.is_unfinished;
+        }
         let framing = match part.proxied_headers {
             None => self.framing.expect("the head came with the first part"),
             Some(headers) => {
