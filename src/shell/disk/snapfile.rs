@@ -95,7 +95,10 @@ pub fn prune<F: FileSystem>(data_dir: &DataDir<F>, keep: usize) -> io::Result<Ve
 /// Removes a file; the text of the error names it.
 fn remove_file<F: FileSystem>(data_dir: &DataDir<F>, path: &Path) -> io::Result<()> {
     let removed = data_dir.fs().unlink(path);
-    removed.map_err(|e| io::Error::new(e.kind(), format!("cannot remove {}: {e}", path.display())))
+    removed.map_err(|e| {
+        let text = format!("cannot remove {}: {e}: move it away", path.display());
+        io::Error::new(e.kind(), text)
+    })
 }
 
 fn checksum(index: Index, number: u64, bytes: &[u8]) -> u32 {
