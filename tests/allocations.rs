@@ -1,4 +1,4 @@
-//! What a request, a key, a connection and a watcher cost in memory.
+//! The memory that a request, a key, a connection and a watcher take.
 //!
 //! - A request: the allocations of the machine, and their bytes, from the client's socket and back to
 //!   it, in the steady state of a machine that is alone.
@@ -63,7 +63,7 @@ static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
-/// The bytes that are allocated and not freed. Below 0 if a thread has freed what it allocated before it
+/// The bytes that are allocated and not freed. Below 0 if a thread has freed bytes that it allocated before it
 /// counted.
 static HELD_BYTES: AtomicI64 = AtomicI64::new(0);
 /// Whether `PLACES` gets each allocation.
@@ -316,7 +316,7 @@ fn held_bytes<T>(name: &str, count: i64, make: impl FnOnce() -> T) -> (i64, T) {
     (bytes, made)
 }
 
-/// Almost no history, so that the keys are what is counted.
+/// Almost no history, so that only the keys count.
 fn history_limits() -> HistoryLimits {
     HistoryLimits {
         events: 10,

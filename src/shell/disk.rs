@@ -154,9 +154,9 @@ impl From<String> for DiskFailure {
     }
 }
 
-/// What [`Disk::start_sync`] has done.
+/// The result of [`Disk::start_sync`].
 pub struct StartedSync<F: FileSystem> {
-    /// How many syncs were made in place. [`Disk::poll_sync`] reports what they made durable.
+    /// How many syncs were made in place. [`Disk::poll_sync`] reports their records as durable.
     pub syncs: u64,
     /// The caller must run it and give it to [`Disk::take_back`].
     pub task: Option<Task<F>>,
@@ -272,7 +272,7 @@ impl<F: FileSystem> Disk<F> {
         Ok(count)
     }
 
-    /// Starts to make durable what was handed in, unless a task is under way or nothing waits.
+    /// Starts the sync of the records and the term handed in, unless a task is under way or nothing waits.
     /// - In place, a term and vote, and records that need one sync, are durable when this returns.
     /// - Records that need more than one sync, and the work on files, are a task in either manner.
     ///
@@ -334,7 +334,7 @@ impl<F: FileSystem> Disk<F> {
         task.has_records() || self.task_state.is_some()
     }
 
-    /// Takes back a task that has run. [`Disk::poll_sync`] then reports what it made durable.
+    /// Takes back a task that has run. [`Disk::poll_sync`] then reports its records as durable.
     ///
     /// # Errors
     ///

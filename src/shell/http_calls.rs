@@ -5,7 +5,7 @@
 //! of the machine that a later one makes void, and the call of a watch that is cancelled. The
 //! calls run in parallel, each on its own connection. The machine's calls, the proxied requests
 //! and the proxied watches have separate bounds, so that clients never keep the machine from
-//! calling. Must not know what a call means. Start with `start` and `work`; `fill` and `flush`
+//! calling. Must not know the meaning of a call. Start with `start` and `work`; `fill` and `flush`
 //! move the bytes.
 use super::outgoing_call::{CallOrigin, CallTools, Connectors, EndedCall, OutgoingCall};
 use super::pool::{Pool, Settled};

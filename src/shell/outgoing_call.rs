@@ -2,7 +2,7 @@
 //!
 //! A call resolves the host, tries its addresses one after the other, sends the request, parses the
 //! response, and starts over at the target of a redirect. The response to a watch is taken part by
-//! part. Must not know what a call means. Start with `OutgoingCall::advance`.
+//! part. Must not know the meaning of a call. Start with `OutgoingCall::advance`.
 use super::connect::Connector;
 use super::output::OutBuffer;
 use super::resolver::{HostLookup, Resolver};
@@ -469,7 +469,7 @@ impl OutgoingCall {
     }
 
     /// Reads the bytes that have arrived. The response to a watch is read once a turn: `take_part`
-    /// must take what was read first.
+    /// must take those bytes first.
     pub fn fill(&mut self) {
         if self.origin.is_watch() {
             return self.fill_once();

@@ -463,8 +463,8 @@ impl Reactor {
         self.links.accept(registry, parts, admitted);
     }
 
-    /// Phase 4: takes back the disk's task if it has ended, and reports to the machine what is
-    /// durable since.
+    /// Phase 4: takes back the disk's task if it has ended, and reports to the machine the
+    /// records that are durable since.
     fn complete_sync(&mut self) {
         self.storage.complete_sync(&mut self.machine, self.now);
         self.count_sync();

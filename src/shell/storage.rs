@@ -86,7 +86,8 @@ impl Storage {
         has_reported
     }
 
-    /// Takes back the task if it has ended, and reports to the machine what is durable since.
+    /// Takes back the task if it has ended, and reports to the machine the records
+    /// that are durable since.
     pub fn complete_sync(&mut self, machine: &mut Machine, now: Now) {
         let mut took_us = 0;
         if self.disk.has_task()
@@ -216,7 +217,7 @@ impl Storage {
         or_exit(self.disk.close());
     }
 
-    /// Waits until the task has ended, and takes it back. What it made durable is reported later.
+    /// Waits until the task has ended, and takes it back. Its records are reported later.
     fn finish_task(&mut self) {
         if self.disk.has_task() {
             let ended = self.worker.wait();

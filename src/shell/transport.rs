@@ -350,7 +350,7 @@ impl TlsStream {
     }
 }
 
-/// Reads into a piece of `bytes` bytes that `into` grows by; keeps what was read. The piece is
+/// Reads into a piece of `bytes` bytes that `into` grows by; keeps the bytes read. The piece is
 /// cleared first, so it should be short.
 fn read_piece<E>(
     into: &mut Vec<u8>,

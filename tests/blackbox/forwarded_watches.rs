@@ -39,7 +39,7 @@ fn long_event(conn: &mut Conn) -> serde_json::Value {
     }
 }
 
-/// Waits until the standby knows the leader. It redirects what it does not pass on.
+/// Waits until the standby knows the leader. It redirects requests that it does not pass on.
 fn knows_leader(standby: &Server, leader: &Server) {
     until("the standby knows the leader", || {
         let answer = standby.client("HEAD", "/v2/keys/a?wait=true", "");

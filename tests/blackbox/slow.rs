@@ -118,8 +118,8 @@ fn reads_do_not_wait_for_a_sync() {
     );
 }
 
-/// A sync that fails ends the process, whether it runs in place or was handed over: what it left on
-/// the disk is unknown.
+/// A sync that fails ends the process, whether it runs in place or was handed over: the bytes on
+/// the disk are unknown.
 #[test]
 fn a_sync_that_fails_ends_the_process() {
     if lacks(Need::Strace) {

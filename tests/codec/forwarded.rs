@@ -10,7 +10,7 @@ const STANDBY: Mode = Mode::Standby {
     leader_url: Some("http://leader:1"),
 };
 
-/// What a standby makes of a request with this query.
+/// The treatment that a standby gives a request with this query.
 fn as_standby(method: &str, query: &str, compat_2: bool) -> Routed {
     let mut settings = settings("", 4001);
     settings.forward = true;

@@ -1,5 +1,5 @@
-//! Syncs of the log on a simulated disk, in place and handed over: what is reported as durable, a
-//! commit mark of its own among it, was written before.
+//! Syncs of the log on a simulated disk, in place and handed over: a record that is reported as
+//! durable was written before, a commit mark of its own too.
 use super::damage::directories::{body, config_of, sync};
 use std::path::Path;
 use tern::core::raft::{Entry, EntryBody, HardState, Index, Lsn, PeerId, Persist, StateSeq, Term};
@@ -168,7 +168,7 @@ fn a_task_is_a_sync_unless_it_only_works_on_files() {
     assert_eq!(are_syncs, [true, true, false], "term, records, a spare");
 }
 
-/// One job of the log, in either manner, and what is durable since.
+/// Runs one job of the log, in either manner, and returns the report of durability.
 fn run_job(disk: &mut Disk<SimFs>, manner: Manner) -> Result<SyncReport, DiskFailure> {
     let started = disk.start_sync(manner)?;
     if let Some(mut task) = started.task {
@@ -178,8 +178,8 @@ fn run_job(disk: &mut Disk<SimFs>, manner: Manner) -> Result<SyncReport, DiskFai
     disk.poll_sync()
 }
 
-/// The disk works again after the call that has failed. What the job has left is unknown all the
-/// same.
+/// The disk works again after the call that has failed. Its bytes on the disk are unknown all
+/// the same.
 #[test]
 fn protocol_07_a_job_that_fails_is_final_in_either_manner() {
     let config = config_of(Path::new("/data"));

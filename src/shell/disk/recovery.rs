@@ -148,7 +148,7 @@ impl<F: FileSystem> Disk<F> {
     }
 }
 
-/// Makes spares for what the log should always take. Returns how many bytes that are.
+/// Makes spares for the records that the log should always take. Returns their bytes.
 fn make_room<F: FileSystem>(config: &Config, wal: &mut Wal<F>) -> Result<u64, String> {
     let room_bytes = room_bytes_of(config);
     wal.make_room(room_bytes).map_err(|e| e.to_string())?;
@@ -774,30 +774,37 @@ mod tests {
             .expect("it follows the snapshot");
     }
 
+    /// Appends an entry to the log of a machine that has founded its cluster; `later` terms after the
+    /// founder's.
+    fn append_to_founded(config: &Config, later: u64) {
+        let (disk, first) = open(config, false);
+        drop(disk);
+        let (base, _) = first.snapshot.as_ref().expect("a founder has one");
+        let entry = wal::Record::Entry {
+            term: base.term.0 + later,
+            index: base.index.0 + 1,
+            body: b"body",
+        };
+        let data_dir = DataDir::new(Os, &config.data_dir);
+        let options = wal_options(&data_dir, config).expect("random");
+        let (mut wal, _) = Wal::open(options).expect("whole");
+        wal.append(&[entry], base.index.0).expect("room");
+        wal.close().expect("closed");
+    }
+
     /// The same, with an entry behind the first snapshot. The machine has started, and its process died
     /// before the first sync. Meanwhile it may have acknowledged the later snapshot.
     #[test]
     fn a_snapshot_that_a_machine_has_started_from_is_not_given_up() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
-        let (disk, first) = open(&config, false);
-        drop(disk);
-        let (base, _) = first.snapshot.as_ref().expect("a founder has one");
-        let entry = wal::Record::Entry {
-            term: base.term.0,
-            index: base.index.0 + 1,
-            body: b"body",
-        };
-        let data_dir = DataDir::new(Os, &config.data_dir);
-        let options = wal_options(&data_dir, &config).expect("random");
-        let (mut wal, _) = Wal::open(options).expect("whole");
-        wal.append(&[entry], base.index.0).expect("room");
-        wal.close().expect("closed");
+        append_to_founded(&config, 0);
         founder_with_snapshot(&config, 9, Vec::new());
         let (disk, found) = open(&config, false);
         drop(disk);
         let (later, _) = found.snapshot.as_ref().expect("it is whole");
         assert_eq!(later.index, Index(9));
+        let data_dir = DataDir::new(Os, &config.data_dir);
         let path = snapfile::file_of(&data_dir, Index(9));
         std::fs::write(&path, "damaged").expect("written");
         let refused = Disk::open_to(&config, false).err();
@@ -812,19 +819,7 @@ mod tests {
     fn a_log_of_a_later_term_than_the_stored_one_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
-        let (disk, first) = open(&config, false);
-        drop(disk);
-        let (base, _) = first.snapshot.as_ref().expect("a founder has one");
-        let entry = wal::Record::Entry {
-            term: base.term.0 + 1,
-            index: base.index.0 + 1,
-            body: b"body",
-        };
-        let data_dir = DataDir::new(Os, &config.data_dir);
-        let options = wal_options(&data_dir, &config).expect("random");
-        let (mut wal, _) = Wal::open(options).expect("whole");
-        wal.append(&[entry], base.index.0).expect("room");
-        wal.close().expect("closed");
+        append_to_founded(&config, 1);
         let refused = Disk::open_to(&config, false).err();
         let refused = refused.expect("its vote of that term is not known");
         assert!(

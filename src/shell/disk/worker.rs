@@ -1,4 +1,4 @@
-//! The thread that runs what may block on a device, so that the loop never waits for one.
+//! The thread of the calls that may block on a device, so that the loop never waits for one.
 //!
 //! A task has all that its system calls need. The thread runs it, gives it back and wakes the poll. It
 //! owns nothing between tasks. The disk ([`super::Disk`]) chooses the next task and interprets the end

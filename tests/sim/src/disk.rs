@@ -79,7 +79,7 @@ struct Completion<T> {
     what: T,
 }
 
-/// What has become durable: a term and vote, and the records up to a number.
+/// A report of durability: a term and vote, and the records up to a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Durable {
     pub state: Option<StateSeq>,
