@@ -12,6 +12,7 @@ use super::deadlines::{CLOSE_BYTES_MIN, CLOSED_BYTES_A_TURN_MAX, OUT_HIGH_WATER_
 use super::deliveries::{Deliveries, PartialDelivery, TurnShare};
 use super::descriptors::ConnectionsMax;
 use super::dispatcher::{Dispatcher, SERIAL_BITS, UpgradeRequest, context, follow};
+use super::http_calls;
 use super::meters::{Meters, ProcessBounds};
 use super::outgoing_call::{CallOrigin, EndedCall};
 use super::pool::{Pool, Settled};
@@ -64,6 +65,9 @@ pub struct Clients {
     /// `take_cancelled`.
     cancelled: Vec<Ticket>,
 
+    /// The proxied watches whose calls were paused and are to go on; taken by `take_resumed`.
+    resumed: Vec<Ticket>,
+
     /// The events that have not reached all of their watchers.
     deliveries: Deliveries,
 
@@ -107,6 +111,7 @@ impl Clients {
             upgrades: Vec::new(),
             proxied: ProxiedRequests::default(),
             cancelled: Vec::new(),
+            resumed: Vec::new(),
             deliveries: Deliveries::default(),
             peer_port_conns: Vec::new(),
             settings,
@@ -124,12 +129,26 @@ impl Clients {
     pub fn has_room(&self, port: Port) -> bool {
         match port {
             Port::Client => {
-                // The call of a proxied watch takes a second descriptor.
-                let conns = self.conns.len() - self.peer_port_conns.len();
-                conns + self.proxied.watches() < self.connections_max.client_port
+                self.client_port_conns() + self.call_descriptors()
+                    < self.connections_max.client_port
             }
             Port::Peer => self.peer_port_conns.len() < self.connections_max.peer_port,
         }
+    }
+
+    fn client_port_conns(&self) -> usize {
+        self.conns.len() - self.peer_port_conns.len()
+    }
+
+    /// The descriptors that calls for clients take besides the connections of the clients: one for
+    /// each proxied watch, and those of the other proxied requests, which are kept free for them.
+    fn call_descriptors(&self) -> usize {
+        let others = if self.settings.forward {
+            http_calls::OPEN_MAX
+        } else {
+            0
+        };
+        self.proxied.watches() + others
     }
 
     /// Phase 2: the peer port has no room for a connection that waits. Closes the one there that has
@@ -202,6 +221,9 @@ impl Clients {
         self.date.set(now.wall_ns);
         let context = context(&self.settings, &self.date, now, machine, machine.indexes());
         let status = self.status(Turn::default());
+        let taken = self.client_port_conns() + self.call_descriptors();
+        let descriptors = self.connections_max.client_port.saturating_sub(taken);
+        self.proxied.bound_watches(descriptors);
         let mut dispatcher = Dispatcher {
             machine,
             context: &context,
@@ -401,6 +423,7 @@ impl Clients {
         let mut closed_bytes = 0;
         self.conns.settle(&mut ended, |id, conn| {
             let token = id.token(PoolKind::Clients);
+            self.resumed.extend(conn.maybe_resume());
             let has_ended = conn.settle(now.mono_us, &self.timeouts, &mut self.buffers)
                 || conn.update_interest(registry, token).is_err();
             conn.recount(&mut self.budget);
@@ -479,13 +502,13 @@ impl Clients {
 
     /// Whether there is something to do without any event.
     pub fn has_work(&self) -> bool {
-        self.conns.has_work() || !self.deliveries.is_empty()
+        self.conns.has_work() || !self.deliveries.is_empty() || self.proxied.has_moved_watches()
     }
 
     /// The figures for a report of the state.
     pub fn status(&self, longest_turn: Turn) -> ShellStatus {
         ShellStatus {
-            client_conns: self.conns.len() - self.peer_port_conns.len(),
+            client_conns: self.client_port_conns(),
             peer_conns: self.peer_port_conns.len(),
             held_bytes: self.budget.bytes(),
             waiting_events: self.deliveries.len(),

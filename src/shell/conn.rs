@@ -47,6 +47,9 @@ struct ActiveRequest {
     /// The request waits for events, without a deadline. Its unread output is limited.
     is_watch: bool,
 
+    /// The call of this proxied watch is not read until the client has read enough of the output.
+    is_paused: bool,
+
     /// The kind of the request and when it began, in microseconds of the monotonic clock; `None` once
     /// it is counted, and for requests that are not.
     measure: Option<(RequestKind, u64)>,
@@ -358,6 +361,7 @@ impl Conn {
             shape,
             export: None,
             is_watch,
+            is_paused: false,
             measure,
             has_more: false,
         });
@@ -388,6 +392,22 @@ impl Conn {
     /// Whether the request in flight waits for events.
     pub fn is_watcher(&self) -> bool {
         self.active.as_ref().is_some_and(|active| active.is_watch)
+    }
+
+    /// Whether the call of this proxied watch is to be paused now: the client has much to read.
+    pub fn maybe_pause(&mut self) -> bool {
+        let is_behind = self.out_bytes() >= deadlines::OUT_HIGH_WATER_BYTES;
+        self.active
+            .as_mut()
+            .is_some_and(|active| is_behind && !std::mem::replace(&mut active.is_paused, true))
+    }
+
+    /// The ticket of the proxied watch whose call goes on now: its client has read enough.
+    pub fn maybe_resume(&mut self) -> Option<Ticket> {
+        let is_behind = self.out_bytes() >= deadlines::OUT_HIGH_WATER_BYTES;
+        let active = self.active.as_mut()?;
+        let resumes = !is_behind && std::mem::take(&mut active.is_paused);
+        resumes.then_some(active.ticket)
     }
 
     /// Whether the answer in flight is written to a file instead of the client.

@@ -35,7 +35,7 @@ pub const WATCH_SEND_BYTES: usize = 128 * 1024;
 /// The next page of a listing is requested while at most this many bytes of output are unread.
 pub const PAGES_AHEAD_BYTES_MAX: usize = 512 * 1024;
 /// While at least this many bytes of output are unread, no further request of the connection is
-/// read or started.
+/// read or started, and no more of the response to a proxied watch is read.
 pub const OUT_HIGH_WATER_BYTES: usize = 64 * 1024;
 /// Most bytes read ahead while a request is in flight.
 pub const AHEAD_BYTES_MAX: usize = 16 * 1024;

@@ -13,7 +13,7 @@ const CONNECTIONS_MAX: u64 = 1 << 20;
 /// Most connections at a time on each port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionsMax {
-    /// On the client port. A proxied watch counts as one more, for its call.
+    /// On the client port. The calls for requests that are passed on count too.
     pub client_port: usize,
     /// On the peer port. A connection that has become a link does not count.
     pub peer_port: usize,

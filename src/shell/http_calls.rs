@@ -11,16 +11,22 @@ use super::outgoing_call::{CallOrigin, CallTools, Connectors, EndedCall, Outgoin
 use super::pool::{Pool, Settled};
 use super::resolver::Resolver;
 use super::slots::{PoolKind, SlotId};
+use super::turn_budget::{self, Share};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::client::ResponsePart;
 use crate::core::machine::{CallId, Ticket};
 use crate::core::timer::Now;
 use mio::Registry;
 use mio::event::Event;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Most calls of one lane under way at a time. Further ones wait; their time limit runs meanwhile.
-const OPEN_MAX: usize = 16;
+pub const OPEN_MAX: usize = 16;
+/// Most calls of one lane that begin in one turn. To begin a connection takes tens of microseconds.
+const BEGUN_A_TURN_MAX: usize = 32;
+/// The bytes of responses to clients that a turn reads, for each lane of the turn: no more than a
+/// turn writes to clients.
+const READ_BYTES: usize = 128 * 1024;
 
 /// The calls of one kind: those of the machine, the proxied requests, or the proxied watches.
 #[derive(Default)]
@@ -58,6 +64,8 @@ pub struct HttpCalls {
     machine: Lane,
     clients: Lane,
     watches: Lane,
+    /// The slots of the watches under way.
+    watch_slots: BTreeMap<Ticket, SlotId>,
     connectors: Connectors,
 }
 
@@ -72,6 +80,7 @@ impl HttpCalls {
                 is_unbounded: true,
                 ..Lane::default()
             },
+            watch_slots: BTreeMap::new(),
             connectors,
         }
     }
@@ -124,17 +133,38 @@ impl HttpCalls {
     }
 
     fn cancel_watch(&mut self, ticket: Ticket) {
+        if let Some(slot) = self.watch_slots.get(&ticket) {
+            self.remove(*slot);
+            return;
+        }
         let origin = CallOrigin::Client {
             ticket,
             is_watch: true,
         };
         let waiting = &mut self.watches.waiting;
         waiting.retain(|(other, _, _)| *other != origin);
-        let mut open = self.calls.iter_mut();
-        let found = open.find_map(|(slot, call)| (*call.origin() == origin).then_some(slot));
-        drop(open);
-        if let Some(slot) = found {
-            self.remove(slot);
+    }
+
+    /// Stops reading the responses to the watches with these tickets: their clients have much output
+    /// to read. The machine that was asked finds that they do not read, and applies its own limits.
+    pub fn pause_watches(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            if let Some(slot) = self.watch_slots.get(ticket)
+                && let Some(call) = self.calls.get_mut(*slot)
+            {
+                call.set_paused(true);
+            }
+        }
+    }
+
+    /// Goes on reading the responses to these watches.
+    pub fn resume_watches(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            if let Some(slot) = self.watch_slots.get(ticket)
+                && let Some(call) = self.calls.wake(*slot)
+            {
+                call.set_paused(false);
+            }
         }
     }
 
@@ -150,11 +180,20 @@ impl HttpCalls {
         self.calls.wake_where(|call| call.is_resolving());
     }
 
-    /// Phase 2: reads from each call that has bytes.
+    /// Phase 2: reads from each call that has bytes; for clients up to a bound.
     pub fn fill(&mut self) {
+        let mut share = Share::new(READ_BYTES);
         for place in 0..self.calls.ready_len() {
-            if let Some(call) = self.calls.ready_at(place) {
-                call.fill();
+            let lane = turn_budget::Lane::of(self.calls.is_carried(place));
+            let Some(call) = self.calls.ready_at(place) else {
+                continue;
+            };
+            if let CallOrigin::Machine { .. } = call.origin() {
+                call.fill(usize::MAX);
+            } else if share.is_spent(lane) {
+                self.calls.defer(place);
+            } else {
+                share.spend(lane, call.fill(share.left(lane)));
             }
         }
     }
@@ -163,9 +202,7 @@ impl HttpCalls {
     /// parts of responses to watches.
     pub fn work(&mut self, registry: &Registry, resolver: &mut Resolver, now: Now) -> CallResults {
         let mut results = CallResults::default();
-        for lane in [&mut self.machine, &mut self.clients, &mut self.watches] {
-            start_waiting(lane, &mut self.calls, now, &mut results.ended);
-        }
+        self.begin_waiting(now, &mut results.ended);
         // `advance` checks the time limit.
         self.calls.expire(now.mono_us, |_| {});
         for place in 0..self.calls.ready_len() {
@@ -199,10 +236,39 @@ impl HttpCalls {
         results
     }
 
+    /// Begins the waiting calls of each lane as long as it has room, up to a bound.
+    fn begin_waiting(&mut self, now: Now, ended: &mut Vec<EndedCall>) {
+        for lane in [&mut self.machine, &mut self.clients, &mut self.watches] {
+            for _ in 0..BEGUN_A_TURN_MAX {
+                if !lane.may_start() {
+                    break;
+                }
+                let next = lane.waiting.pop_front();
+                let (origin, call, until_us) = next.expect("a lane starts only if a call waits");
+                if until_us <= now.mono_us {
+                    let why = "too many calls, not begun in time";
+                    ended.push(EndedCall::unstarted(origin, call, why));
+                    continue;
+                }
+                lane.open += 1;
+                let watch = origin.watch();
+                let slot = self
+                    .calls
+                    .insert_with(|slot| OutgoingCall::new(slot, origin, call, until_us));
+                if let Some(ticket) = watch {
+                    self.watch_slots.insert(ticket, slot);
+                }
+            }
+        }
+    }
+
     fn remove(&mut self, slot: SlotId) -> OutgoingCall {
         let call = self.calls.remove(slot);
         let call = call.expect("a call is removed once");
         self.lane_mut(call.origin()).open -= 1;
+        if let Some(ticket) = call.origin().watch() {
+            self.watch_slots.remove(&ticket);
+        }
         call
     }
 
@@ -237,29 +303,6 @@ impl HttpCalls {
     }
 }
 
-/// Begins the waiting calls of one lane as long as there is room.
-fn start_waiting(
-    lane: &mut Lane,
-    calls: &mut Pool<OutgoingCall>,
-    now: Now,
-    ended: &mut Vec<EndedCall>,
-) {
-    while lane.may_start()
-        && let Some((origin, call, until_us)) = lane.waiting.pop_front()
-    {
-        if until_us <= now.mono_us {
-            ended.push(EndedCall::unstarted(
-                origin,
-                call,
-                "too many calls, not begun in time",
-            ));
-            continue;
-        }
-        lane.open += 1;
-        calls.insert_with(|slot| OutgoingCall::new(slot, origin, call, until_us));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,7 +312,7 @@ mod tests {
     use crate::shell::connect::Connector;
     use mio::{Events, Poll, Token, Waker};
     use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
     const RESOLVER: Token = Token(usize::MAX);
@@ -293,6 +336,19 @@ mod tests {
             }
             asked
         });
+        (port, thread)
+    }
+
+    /// A server that answers `count` connections with the text, and returns them open.
+    fn serve_open(answer: String, count: usize) -> (u16, std::thread::JoinHandle<Vec<TcpStream>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let accept = move |_| {
+            let (mut stream, _) = listener.accept().expect("a call");
+            stream.write_all(answer.as_bytes()).expect("it is written");
+            stream
+        };
+        let thread = std::thread::spawn(move || (0..count).map(accept).collect());
         (port, thread)
     }
 
@@ -507,6 +563,83 @@ mod tests {
             (open, [calls.machine.open, calls.clients.open]),
             ([registrar, next, next + 1].into(), [3, 0])
         );
+    }
+
+    /// Takes turns until `done` accepts the bytes that a turn has brought to watches.
+    fn turn_until(
+        calls: &mut HttpCalls,
+        (poll, resolver): &mut (Poll, Resolver),
+        mut done: impl FnMut(usize) -> bool,
+    ) {
+        let mut events = Events::with_capacity(64);
+        let now = Now {
+            mono_us: 1,
+            wall_ns: 0,
+        };
+        loop {
+            calls.fill();
+            let results = calls.work(poll.registry(), resolver, now);
+            calls.flush();
+            calls.reap();
+            let bytes = results.parts.iter().map(|(_, part)| part.body.len()).sum();
+            if done(bytes) {
+                return;
+            }
+            poll.poll(&mut events, Some(Duration::from_millis(20)))
+                .expect("it polls");
+            for event in &events {
+                calls.on_event(event);
+            }
+            resolver.collect(now.mono_us);
+            calls.on_resolved();
+        }
+    }
+
+    #[test]
+    fn a_paused_watch_is_not_read_and_a_turn_reads_a_bounded_number_of_bytes() {
+        const WATCHES: usize = 40;
+        const BYTES: usize = 100_000;
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer = format!("{head}{BYTES:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(BYTES));
+        let (port, server) = serve_open(answer, WATCHES);
+        let poll = Poll::new().expect("a poll");
+        let resolver = resolver(&poll);
+        let mut loop_parts = (poll, resolver);
+        let mut calls = HttpCalls::new(connectors());
+        let tickets: Vec<Ticket> = (0..WATCHES as u64).map(Ticket).collect();
+        let now = Now {
+            mono_us: 1,
+            wall_ns: 0,
+        };
+        for ticket in &tickets {
+            let origin = CallOrigin::Client {
+                ticket: *ticket,
+                is_watch: true,
+            };
+            let url = format!("http://127.0.0.1:{port}/");
+            calls.start(origin, call(0, Method::Get, url).1, now);
+        }
+        turn_until(&mut calls, &mut loop_parts, |_| true);
+        assert_eq!(calls.watches.open, BEGUN_A_TURN_MAX);
+        turn_until(&mut calls, &mut loop_parts, |_| true);
+        assert_eq!(calls.watches.open, WATCHES);
+        calls.pause_watches(&tickets);
+        let mut turns = 0;
+        turn_until(&mut calls, &mut loop_parts, |bytes| {
+            assert_eq!(bytes, 0, "paused");
+            turns += 1;
+            turns == 20
+        });
+        calls.resume_watches(&tickets);
+        let mut received = 0;
+        turn_until(&mut calls, &mut loop_parts, |bytes| {
+            assert!(bytes <= 2 * READ_BYTES, "{bytes} bytes in a turn");
+            received += bytes;
+            received == WATCHES * BYTES
+        });
+        calls.cancel_watches(&tickets);
+        assert_eq!((calls.calls.len(), calls.watch_slots.len()), (0, 0));
+        server.join().expect("served");
     }
 
     #[test]

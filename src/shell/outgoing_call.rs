@@ -34,6 +34,9 @@ const ADDRESS_US: u64 = 1_000_000;
 /// The connection of a watch fails once its bytes or keepalive probes are unacknowledged for this
 /// time, in milliseconds: a watch has no deadline that would notice a dead host.
 const WATCH_PATIENCE_MS: u64 = 10_000;
+/// The kernel's receive buffer of the connection of a watch. While the client of the watch does not
+/// read, the machine that was asked soon notices, and no more than this waits here.
+const WATCH_RECEIVE_BYTES: usize = 128 * 1024;
 
 /// The origin of a call, to which its reply goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +66,17 @@ impl CallOrigin {
         }
     }
 
+    /// The ticket of a client's request that waits for events; `None` for all other calls.
+    pub fn watch(&self) -> Option<Ticket> {
+        match self {
+            CallOrigin::Client { ticket, is_watch } if *is_watch => Some(*ticket),
+            CallOrigin::Client { .. } | CallOrigin::Machine { .. } => None,
+        }
+    }
+
     /// Whether this is a client's request that waits for events.
     pub fn is_watch(&self) -> bool {
-        matches!(self, CallOrigin::Client { is_watch: true, .. })
+        self.watch().is_some()
     }
 }
 
@@ -196,12 +207,23 @@ fn body_bytes_max(origin: &CallOrigin, method: Method) -> u64 {
     }
 }
 
-/// Reads a bounded number of bytes: the spare capacity of the input may be megabytes.
-fn read_once(socket: &mut Socket<OutBuffer>, end: &mut Option<InputEnd>) {
-    match socket.read_some(READ_BYTES, READ_BYTES) {
-        Ok(_) if socket.is_ended() => *end = Some(InputEnd::Closed),
-        Ok(_) => {}
-        Err(e) => *end = Some(InputEnd::Broken(e.to_string())),
+/// Reads a bounded number of bytes, and returns it: the spare capacity of the input may be megabytes.
+fn read_once(
+    socket: &mut Socket<OutBuffer>,
+    bytes_max: usize,
+    end: &mut Option<InputEnd>,
+) -> usize {
+    match socket.read_some(READ_BYTES, bytes_max.min(READ_BYTES)) {
+        Ok(count) => {
+            if socket.is_ended() {
+                *end = Some(InputEnd::Closed);
+            }
+            count
+        }
+        Err(e) => {
+            *end = Some(InputEnd::Broken(e.to_string()));
+            0
+        }
     }
 }
 
@@ -282,6 +304,9 @@ pub struct OutgoingCall {
     /// `Some` once the connection has ended.
     end: Option<InputEnd>,
 
+    /// The client of a watch has much output to read. Meanwhile the response is not read.
+    is_paused: bool,
+
     /// The headers of the response that a proxied client gets.
     headers: Vec<(&'static str, String)>,
 
@@ -312,6 +337,7 @@ impl OutgoingCall {
             trouble: String::new(),
             parser,
             end: None,
+            is_paused: false,
             headers: Vec::new(),
             is_too_long: false,
         }
@@ -440,6 +466,7 @@ impl OutgoingCall {
             Ok(true) => {
                 if self.origin.is_watch() {
                     socket.keep_alive(WATCH_PATIENCE_MS);
+                    socket.bound_receive_buffer(WATCH_RECEIVE_BYTES);
                 }
                 self.stage = CallStage::Exchanging;
                 self.queue_request();
@@ -461,33 +488,37 @@ impl OutgoingCall {
         }
     }
 
-    /// Whether bytes of the response may have arrived.
+    /// Stops reading the response, or goes on.
+    pub fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    /// Whether bytes of the response may have arrived and are to be read. What is left in a
+    /// connection that the other side has closed is read in any case: it is bounded, and the client
+    /// learns of the end.
     pub fn wants_input(&self) -> bool {
-        let socket = self.socket.as_ref();
-        let may_read = socket.is_some_and(|socket| socket.may_read());
+        let Some(socket) = &self.socket else {
+            return false;
+        };
+        let may_read = socket.may_read() && (!self.is_paused || socket.is_hung_up());
         may_read && self.stage == CallStage::Exchanging && self.end.is_none()
     }
 
-    /// Reads the bytes that have arrived. The response to a watch is read once a turn: `take_part`
-    /// must take those bytes first.
-    pub fn fill(&mut self) {
-        if self.origin.is_watch() {
-            return self.fill_once();
-        }
-        while self.wants_input()
+    /// Reads bytes that have arrived, at most `bytes_max`, and returns their number. The response to
+    /// a watch is read once a turn: `take_part` must take those bytes first.
+    pub fn fill(&mut self, bytes_max: usize) -> usize {
+        let mut bytes = 0;
+        while bytes < bytes_max
+            && self.wants_input()
             && let Some(socket) = &mut self.socket
             && socket.input().len() as u64 <= RESPONSE_PER_BODY * self.parser.body_bytes_max()
         {
-            read_once(socket, &mut self.end);
+            bytes += read_once(socket, bytes_max - bytes, &mut self.end);
+            if self.origin.is_watch() {
+                break;
+            }
         }
-    }
-
-    fn fill_once(&mut self) {
-        if self.wants_input()
-            && let Some(socket) = &mut self.socket
-        {
-            read_once(socket, &mut self.end);
-        }
+        bytes
     }
 
     /// Takes the part of the response to a watch that `advance` has parsed; `None` if there is

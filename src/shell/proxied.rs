@@ -6,13 +6,16 @@
 use crate::codec::http::call::HttpCall;
 use crate::core::machine::{Machine, ProxiedRequest, ProxyResult, ProxyStep, Ticket};
 use crate::core::timer::Now;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Most requests that are passed on at a time. Further ones are redirected.
 const PROXIED_MAX: usize = 256;
 /// Most watches that are passed on at a time, besides those requests. Further ones are redirected.
 /// Each takes a connection to the leader.
 const WATCHES_MAX: usize = 1_024;
+/// Most calls that a turn makes for requests that were held, and most watches that it ends after a
+/// change of the leader. Each takes a connection that is opened or closed.
+const CALLS_A_TURN_MAX: usize = 32;
 /// Most bytes of the bodies of all requests together. A single request may be longer.
 pub const PROXIED_BYTES_MAX: usize = 4 << 20;
 
@@ -21,6 +24,8 @@ struct OpenRequest {
     request: ProxiedRequest,
     body_bytes: usize,
     is_watch: bool,
+    /// The `leaders` of the machine that it was sent to; `None` while it is held.
+    sent_to: Option<u64>,
 }
 
 /// A call that waits for its time. Its URL is the target alone.
@@ -38,11 +43,17 @@ pub struct ProxiedRequests {
     open: BTreeMap<Ticket, OpenRequest>,
     /// How many of the open requests are watches.
     watches: usize,
+    /// Most watches by the descriptors that are left.
+    watches_max: usize,
     /// Bytes of the bodies of the open requests.
     bytes: usize,
-    /// The last leader's client URL that `has_moved` was told; `None` before, and while this
+    /// The last leader's client URL that `follow_leader` was told; `None` before, and while this
     /// machine is no standby.
     leader_url: Option<Box<str>>,
+    /// How often `leader_url` was replaced.
+    leaders: u64,
+    /// There may be watches that were sent to a former leader.
+    has_moved_watches: bool,
     /// The open requests that are not under way; new ones are due at once.
     held: Vec<HeldCall>,
 }
@@ -61,7 +72,7 @@ impl ProxiedRequests {
         let body_bytes = call.body.len();
         let is_too_long = self.bytes > 0 && self.bytes + body_bytes > PROXIED_BYTES_MAX;
         let is_full = if is_watch {
-            self.watches == WATCHES_MAX
+            self.watches >= WATCHES_MAX.min(self.watches_max)
         } else {
             self.open.len() - self.watches == PROXIED_MAX
         };
@@ -76,6 +87,7 @@ impl ProxiedRequests {
                 request,
                 body_bytes,
                 is_watch,
+                sent_to: None,
             },
         );
         let at_us = now.mono_us;
@@ -109,28 +121,47 @@ impl ProxiedRequests {
         }
     }
 
-    /// Notes the leader, and returns whether the noted one is replaced: another machine leads, or
-    /// this machine is a standby no longer. `standby` is the result of `Machine::standby`. While no
-    /// leader is known, the noted one stays.
-    pub fn has_moved(&mut self, standby: Option<Option<&str>>) -> bool {
-        let leader_url = match standby {
-            None => None,
-            Some(None) => return false,
-            Some(Some(url)) => Some(url),
-        };
-        if self.leader_url.as_deref() == leader_url {
-            return false;
-        }
-        self.leader_url = leader_url.map(Box::from);
-        true
+    /// Lets further watches begin for which there are `descriptors`.
+    pub fn bound_watches(&mut self, descriptors: usize) {
+        self.watches_max = self.watches + descriptors;
     }
 
-    /// The watches that were sent to a machine. One that is held goes to the machine that leads then.
-    pub fn watches_under_way(&self) -> Vec<Ticket> {
-        let held: BTreeSet<Ticket> = self.held.iter().map(|held| held.ticket).collect();
-        let watches = self.open.iter().filter(|(_, open)| open.is_watch);
-        let tickets = watches.map(|(ticket, _)| *ticket);
-        tickets.filter(|ticket| !held.contains(ticket)).collect()
+    /// Notes the leader. It replaces the noted one if another machine leads, or if this machine is a
+    /// standby no longer. `standby` is the result of `Machine::standby`. While no leader is known, the
+    /// noted one stays.
+    pub fn follow_leader(&mut self, standby: Option<Option<&str>>) {
+        let leader_url = match standby {
+            None => None,
+            Some(None) => return,
+            Some(Some(url)) => Some(url),
+        };
+        if self.leader_url.as_deref() != leader_url {
+            self.leader_url = leader_url.map(Box::from);
+            self.leaders += 1;
+            self.has_moved_watches = true;
+        }
+    }
+
+    /// Some of the watches that were sent to a former leader; the caller ends them. One that is held
+    /// goes to the machine that leads then.
+    pub fn moved_watches(&mut self) -> Vec<Ticket> {
+        if !self.has_moved_watches {
+            return Vec::new();
+        }
+        let has_moved = |open: &OpenRequest| {
+            let sent_to = open.sent_to.filter(|_| open.is_watch);
+            sent_to.is_some_and(|leader| leader < self.leaders)
+        };
+        let moved = self.open.iter().filter(|(_, open)| has_moved(open));
+        let moved = moved.map(|(ticket, _)| *ticket).take(CALLS_A_TURN_MAX);
+        let moved: Vec<Ticket> = moved.collect();
+        self.has_moved_watches = moved.len() == CALLS_A_TURN_MAX;
+        moved
+    }
+
+    /// Whether `moved_watches` may have further ones.
+    pub fn has_moved_watches(&self) -> bool {
+        self.has_moved_watches
     }
 
     /// An attempt has ended. Returns the next step.
@@ -144,6 +175,9 @@ impl ProxiedRequests {
     /// Holds a request until `at_us`; `call` is that of the last attempt.
     pub fn hold(&mut self, ticket: Ticket, at_us: u64, mut call: HttpCall) {
         call.url = target_of(&call.url).into();
+        if let Some(open) = self.open.get_mut(&ticket) {
+            open.sent_to = None;
+        }
         self.held.push(HeldCall {
             at_us,
             ticket,
@@ -159,17 +193,21 @@ impl ProxiedRequests {
         }
     }
 
-    /// Takes the calls that are due, with the URL of the machine to ask before the target; `None`:
-    /// no machine is known.
+    /// Takes the calls that are due, up to a bound, with the URL of the machine to ask before the
+    /// target; `None`: no machine is known.
     pub fn take_due(
         &mut self,
         now: Now,
         machine: &Machine,
     ) -> Vec<(Ticket, Option<Box<str>>, HttpCall)> {
+        let is_due = |held: &mut HeldCall| held.at_us <= now.mono_us;
         let mut due = Vec::new();
-        for held in self.held.extract_if(.., |held| held.at_us <= now.mono_us) {
-            let open = self.open.get(&held.ticket);
-            let url = open.and_then(|open| machine.proxy_url(&open.request));
+        for held in self.held.extract_if(.., is_due).take(CALLS_A_TURN_MAX) {
+            let open = self.open.get_mut(&held.ticket);
+            let url = open.and_then(|open| {
+                open.sent_to = Some(self.leaders);
+                machine.proxy_url(&open.request)
+            });
             due.push((held.ticket, url.map(Box::from), held.call));
         }
         due
@@ -217,19 +255,63 @@ mod tests {
             wall_ns: 0,
         };
         let mut proxied = ProxiedRequests::default();
+        proxied.bound_watches(WATCHES_MAX);
         for (number, is_watch) in [(1, false), (2, true), (3, true), (4, true)] {
             let request = ProxiedRequest::new(now, true);
             assert!(proxied.add(now, Ticket(number), request, put(0), is_watch));
         }
-        proxied.held.retain(|held| held.ticket == Ticket(4));
-        proxied.on_part(Ticket(2));
-        assert_eq!(proxied.watches_under_way(), [Ticket(2), Ticket(3)]);
-        // The first leader that is known may be another one than the machine that was asked.
-        assert!(!proxied.has_moved(Some(None)));
-        for leader in [Some(Some("http://a")), Some(Some("http://b")), None] {
-            assert!(proxied.has_moved(leader));
-            assert!(!proxied.has_moved(leader) && !proxied.has_moved(Some(None)));
+        let send = |proxied: &mut ProxiedRequests, ticket| {
+            let open = proxied.open.get_mut(&Ticket(ticket)).expect("it is open");
+            open.sent_to = Some(proxied.leaders);
+        };
+        for ticket in [1, 2, 3] {
+            send(&mut proxied, ticket);
         }
+        proxied.on_part(Ticket(2));
+        // The first leader that is known may be another one than the machine that was asked.
+        proxied.follow_leader(Some(None));
+        assert_eq!(proxied.moved_watches(), []);
+        for leader in [Some(Some("http://a")), Some(Some("http://b")), None] {
+            proxied.follow_leader(leader);
+            assert_eq!(proxied.moved_watches(), [Ticket(2), Ticket(3)]);
+            assert!(!proxied.has_moved_watches());
+            for ticket in [1, 2, 3] {
+                send(&mut proxied, ticket);
+            }
+            for same in [leader, Some(None)] {
+                proxied.follow_leader(same);
+                assert_eq!(proxied.moved_watches(), []);
+            }
+        }
+        proxied.follow_leader(Some(Some("http://c")));
+        let call = put(0);
+        proxied.hold(Ticket(2), 9, call);
+        assert_eq!(proxied.moved_watches(), [Ticket(3)]);
+    }
+
+    #[test]
+    fn a_turn_ends_a_bounded_number_of_watches() {
+        let now = Now {
+            mono_us: 1,
+            wall_ns: 0,
+        };
+        let mut proxied = ProxiedRequests::default();
+        proxied.bound_watches(WATCHES_MAX);
+        let mut left = WATCHES_MAX;
+        for number in 0..left as u64 {
+            let request = ProxiedRequest::new(now, true);
+            assert!(proxied.add(now, Ticket(number), request, put(0), true));
+            let open = proxied.open.get_mut(&Ticket(number)).expect("it is open");
+            open.sent_to = Some(0);
+        }
+        proxied.follow_leader(Some(Some("http://a")));
+        while proxied.has_moved_watches() {
+            let moved = proxied.moved_watches();
+            assert!(moved.len() <= CALLS_A_TURN_MAX);
+            left -= moved.len();
+            moved.iter().for_each(|ticket| proxied.remove(*ticket));
+        }
+        assert_eq!((left, proxied.watches()), (0, 0));
     }
 
     #[test]
@@ -248,12 +330,17 @@ mod tests {
         proxied.remove(Ticket(1));
         let count = (0..1000).filter(|n| add(&mut proxied, *n, 1));
         assert_eq!(count.count(), PROXIED_MAX);
-        let watches = (1_000..4_000).filter(|number| {
-            let request = ProxiedRequest::new(now, true);
-            proxied.add(now, Ticket(*number), request, put(0), true)
-        });
-        assert_eq!(watches.count(), WATCHES_MAX);
-        proxied.remove(Ticket(1_000));
+        let mut number = 1_000;
+        for (descriptors, admitted) in [(0, 0), (7, 7), (4_000, WATCHES_MAX - 7), (4_000, 0)] {
+            proxied.bound_watches(descriptors);
+            let watches = (0..4_000).filter(|_| {
+                number += 1;
+                let request = ProxiedRequest::new(now, true);
+                proxied.add(now, Ticket(number), request, put(0), true)
+            });
+            assert_eq!(watches.count(), admitted, "{descriptors} descriptors");
+        }
+        proxied.remove(Ticket(5_001));
         assert_eq!(proxied.watches(), WATCHES_MAX - 1);
         assert_eq!(proxied.next_deadline(), Some(1));
     }

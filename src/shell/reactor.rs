@@ -419,8 +419,10 @@ impl Reactor {
     fn decode(&mut self) {
         let registry = self.poll.registry();
         let results = self.calls.work(registry, &mut self.resolver, self.now);
-        self.clients
+        let paused = self
+            .clients
             .on_proxied_parts(results.parts, &self.machine, self.now);
+        self.calls.pause_watches(&paused);
         for ended in results.ended {
             match ended.origin {
                 CallOrigin::Client { ticket, .. } => {
@@ -534,9 +536,10 @@ impl Reactor {
     /// the log lines of the turn.
     fn reap(&mut self) {
         self.needs_advance |= self.links.reap(&mut self.machine, self.now);
-        self.calls.reap();
         let registry = self.poll.registry();
         self.needs_advance |= self.clients.reap(registry, &mut self.machine, self.now);
+        self.calls.resume_watches(&self.clients.take_resumed());
+        self.calls.reap();
         self.log_is_behind = !logger::flush();
     }
 

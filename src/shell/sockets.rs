@@ -353,6 +353,11 @@ impl<O: Output> Socket<O> {
         self.transport.bound_send_buffer(bytes);
     }
 
+    /// Bounds what the kernel takes of the input, see `Transport::bound_receive_buffer`.
+    pub fn bound_receive_buffer(&mut self, bytes: usize) {
+        self.transport.bound_receive_buffer(bytes);
+    }
+
     /// Sets the socket options of a connection that lasts, see `Transport::keep_alive`.
     pub fn keep_alive(&mut self, patience_ms: u64) {
         self.transport.keep_alive(patience_ms);

@@ -267,6 +267,15 @@ impl Transport {
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&*socket, bytes);
     }
 
+    /// Bounds the bytes that the kernel takes from the other side before they are read (SO_RCVBUF;
+    /// Linux doubles it, for its bookkeeping). Without a bound the kernel lets the buffer grow to
+    /// megabytes.
+    pub fn bound_receive_buffer(&mut self, bytes: usize) {
+        let socket = self.socket();
+        // If the system refuses, its own bound holds.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&*socket, bytes);
+    }
+
     /// Sets the options of a connection that lasts: small writes leave at once, keepalive probes
     /// are sent, and the connection fails once sent bytes stay unacknowledged for `patience_ms`,
     /// in milliseconds.

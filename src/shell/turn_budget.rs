@@ -77,7 +77,8 @@ pub struct Share {
 }
 
 impl Share {
-    fn new(each: usize) -> Share {
+    /// The share of a whole turn: `each` for each lane.
+    pub fn new(each: usize) -> Share {
         Share {
             carried: each,
             fresh: each,

@@ -1,6 +1,8 @@
 //! Watches at a standby with `-forward`: a client gets the same answers as a watcher of the leader.
 use crate::forward::with_standby;
 use rustix::process::Signal;
+use std::io::Read as _;
+use std::time::Duration;
 use tern_support::alone::alone;
 use tern_support::client::{Conn, request, until};
 use tern_support::fleet::{at_of, leader_of, put};
@@ -152,6 +154,81 @@ fn watches_at_a_standby_are_bounded_and_end_with_their_clients() {
         sent += value.len();
         assert!(sent < 128 << 20, "the slow reader was never cut off");
     }
+}
+
+/// Bytes that a machine holds for its clients.
+fn held_bytes(server: &Server) -> f64 {
+    let figures = server.client("GET", "/metrics", "");
+    let name = "tern_queue_bytes{queue=\"clients\"} ";
+    let lines = figures.text().lines();
+    let mut values = lines.filter_map(|line| line.strip_prefix(name));
+    let value = values.next().expect("a figure");
+    value.parse().expect("a number")
+}
+
+/// What clients of a standby do not read waits at the leader.
+#[test]
+fn slow_watchers_of_a_standby_take_little_memory_there_and_lose_nothing() {
+    let _alone = alone();
+    let (_servers, standby) = with_standby(&[]);
+    let open = |_| Conn::watch(standby.client_at(), "/v2/keys/s?wait=true&stream=true");
+    let mut watches: Vec<Conn> = (0..30).map(open).collect();
+    let mut writer = Conn::open(standby.client_at());
+    let value = "v".repeat(100 * 1024);
+    // Less than a watcher may leave unread for any time.
+    let indexes: Vec<u64> = (0..4).map(|_| set(&mut writer, "s", &value)).collect();
+    for _ in 0..40 {
+        let held = held_bytes(&standby);
+        assert!(held < 4e6, "{held} bytes");
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    for watch in &mut watches {
+        for at in &indexes {
+            assert_eq!(index(&long_event(watch)), *at);
+        }
+    }
+    // More than a watcher may leave unread for ten seconds, read slowly for longer than that.
+    let slow = watches.pop().expect("thirty");
+    watches.clear();
+    for _ in 0..30 {
+        set(&mut writer, "s", &value);
+    }
+    // Each event has the former value too.
+    let total = 30 * 2 * value.len();
+    let mut part = vec![0; total / 240];
+    let mut received = 0;
+    while received < total {
+        let count = slow.stream().read(&mut part).expect("it is not cut");
+        assert!(count > 0, "it is not cut after {received} bytes");
+        received += count;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// With few descriptors a standby passes fewer watches on. Other requests always have some.
+#[test]
+fn calls_of_a_standby_leave_the_reserve_of_descriptors_alone() {
+    let (_servers, mut standby) = with_standby(&[]);
+    standby.kill();
+    standby.before = Some("ulimit -n 256".into());
+    standby.run();
+    let mut conns: Vec<Conn> = (0..150).map(|_| Conn::open(standby.client_at())).collect();
+    let mut statuses = Vec::new();
+    for some in conns.chunks_mut(AT_ONCE) {
+        for conn in &mut *some {
+            conn.send(&request("GET", "/v2/keys/d?wait=true", &[], b""));
+        }
+        let heads = some.iter_mut().map(|conn| conn.head().expect("a head"));
+        statuses.extend(heads.map(|head| head.status));
+    }
+    let passed_on = statuses.iter().filter(|status| **status == 200).count();
+    // Clients may have 192 descriptors, and 16 of these are for short requests.
+    assert!((1..=192 - 16 - 150).contains(&passed_on), "{statuses:?}");
+    let redirected = statuses.iter().filter(|status| **status == 307);
+    assert_eq!(redirected.count(), 150 - passed_on);
+    drop(conns.split_off(149));
+    let mut writer = Conn::open(standby.client_at());
+    set(&mut writer, "d", "v");
 }
 
 /// A watch ends when its leader dies or stands still, and when the standby becomes a member. Its

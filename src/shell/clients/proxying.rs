@@ -75,15 +75,17 @@ impl Clients {
         follow(conn, next, ticket, machine, now);
     }
 
-    /// Phase 3: parts of responses to watches have arrived.
+    /// Phase 3: parts of responses to watches have arrived. Returns the watches whose calls are to be
+    /// paused: their clients have much to read.
     pub fn on_proxied_parts(
         &mut self,
         parts: Vec<(Ticket, ResponsePart)>,
         machine: &Machine,
         now: Now,
-    ) {
+    ) -> Vec<Ticket> {
         self.date.set(now.wall_ns);
         let context = context(&self.settings, &self.date, now, machine, machine.indexes());
+        let mut paused = Vec::new();
         for (ticket, part) in parts {
             let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
                 continue;
@@ -93,13 +95,24 @@ impl Clients {
             conn.render(&mut self.buffers, |shape, out| {
                 shape.proxied_part(part, &context, out);
             });
+            if conn.maybe_pause() {
+                paused.push(ticket);
+            }
         }
+        paused
+    }
+
+    /// The paused watches whose clients have read enough. The caller lets their calls go on.
+    pub fn take_resumed(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.resumed)
     }
 
     /// If another machine leads than before, or this machine is a standby no longer: ends the
-    /// watches under way, and redirects the clients of those that have not begun.
+    /// watches under way, and redirects the clients of those that have not begun; some in each turn.
     fn end_moved_watches(&mut self, machine: &mut Machine, now: Now) {
-        if !self.proxied.has_moved(machine.standby()) {
+        self.proxied.follow_leader(machine.standby());
+        let moved = self.proxied.moved_watches();
+        if moved.is_empty() {
             return;
         }
         let leader_url = match machine.standby() {
@@ -107,7 +120,7 @@ impl Clients {
             None => machine.leader_client_url(),
         };
         let leader_url = leader_url.map(Box::from);
-        for ticket in self.proxied.watches_under_way() {
+        for ticket in moved {
             self.cancelled.push(ticket);
             if let Some(conn) = wake_for_ticket(&mut self.conns, ticket) {
                 conn.shape_mut().set_leader(leader_url.clone());
