@@ -14,8 +14,8 @@ pub struct BadEscape;
 ///
 /// If an escape is malformed.
 pub fn decode(text: &[u8], plus_is_space: bool) -> Result<Cow<'_, str>, BadEscape> {
-    let special = |b: &u8| *b == b'%' || (plus_is_space && *b == b'+');
-    if !text.iter().any(special) {
+    let is_special = |byte| (byte == b'%') | (plus_is_space & (byte == b'+'));
+    if !any_byte(text, is_special) {
         return Ok(to_text(text));
     }
     let mut bytes = Vec::with_capacity(text.len());
@@ -37,6 +37,17 @@ pub fn decode(text: &[u8], plus_is_space: bool) -> Result<Cow<'_, str>, BadEscap
     Ok(match String::from_utf8(bytes) {
         Ok(text) => Cow::Owned(text),
         Err(bad) => Cow::Owned(to_text(bad.as_bytes()).into_owned()),
+    })
+}
+
+/// Whether one of the bytes is such a byte. It looks at whole blocks without a branch for each byte,
+/// so that the compiler can use vector instructions.
+pub fn any_byte(bytes: &[u8], is_such: impl Fn(u8) -> bool) -> bool {
+    let mut blocks = bytes.chunks(64);
+    blocks.any(|block| {
+        block
+            .iter()
+            .fold(false, |found, byte| found | is_such(*byte))
     })
 }
 

@@ -129,7 +129,11 @@ impl Dispatcher<'_, '_> {
                 self.list(lane, ticket, op, PAGE_BYTES_MIN);
             }
         }
-        let is_small = lane == Lane::Fresh && is_small_request(conn.input());
+        if self.budget.requests.is_spent(lane) {
+            // The first request of a connection that is small is served all the same.
+            let is_small = lane == Lane::Fresh && is_small_request(conn.input());
+            return is_small && matches!(self.serve_next(conn, lane), Served::Idle);
+        }
         while !self.budget.requests.is_spent(lane) {
             match self.serve_next(conn, lane) {
                 Served::Answered => {}
@@ -137,8 +141,7 @@ impl Dispatcher<'_, '_> {
                 Served::LeftOut => return false,
             }
         }
-        // The first request of a connection that is small is served although the share is spent.
-        is_small && matches!(self.serve_next(conn, lane), Served::Idle)
+        false
     }
 
     /// Starts one request.

@@ -35,7 +35,7 @@ const END_BYTES: usize = 16;
 /// damage.
 const CHUNK_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Bytes that are read from the disk at once.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+const READ_BUFFER_BYTES: u64 = 64 * 1024;
 
 /// The folder of the snapshots.
 pub fn folder<F: FileSystem>(data_dir: &DataDir<F>) -> PathBuf {
@@ -446,7 +446,9 @@ pub fn read_file<F: FileSystem>(
     let failed = |e: io::Error| Unusable::Foreign(format!("{}: {e}", path.display()));
     let file = fs.open(path, Access::Read).map_err(failed)?;
     let mut parser = SnapshotParser::new(path, index);
-    let mut buffer = vec![0; READ_BUFFER_BYTES];
+    // A snapshot of few keys takes no more memory than it is long.
+    let bytes = file.length().map_err(failed)?;
+    let mut buffer = vec![0; bytes.min(READ_BUFFER_BYTES) as usize];
     let mut at = 0;
     loop {
         let count = file.read_at(&mut buffer, at);

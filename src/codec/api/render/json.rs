@@ -6,6 +6,7 @@
 //! Start reading at [`event`].
 use crate::codec::http::response::push_number;
 use crate::core::error::Error;
+use crate::core::escape::any_byte;
 use crate::core::store::{Action, EtcdIndex, Event, ValueRef, ViewRef};
 use std::sync::Arc;
 
@@ -22,26 +23,28 @@ pub struct SharedValue {
     pub value: Arc<str>,
 }
 
-/// Whether a string needs no escape (RFC 8259 section 7). It looks at whole blocks without a branch
-/// for each byte, because a long value would hold the loop up.
+/// Whether a string needs no escape (RFC 8259 section 7).
 fn is_plain(text: &str) -> bool {
-    let needs_escape = |byte: u8| (byte < b' ') | (byte == b'"') | (byte == b'\\');
-    let mut blocks = text.as_bytes().chunks(64);
-    blocks.all(|block| {
-        let found = block
-            .iter()
-            .fold(false, |found, byte| found | needs_escape(*byte));
-        !found
-    })
+    let needs_escape = |byte| (byte < b' ') | (byte == b'"') | (byte == b'\\');
+    !any_byte(text.as_bytes(), needs_escape)
 }
 
 const NS: u64 = 1_000_000_000;
 
-/// Appends a string in quotes (RFC 8259 section 7). Characters without an escape are copied in
-/// runs.
+/// Appends a string in quotes (RFC 8259 section 7). Most strings need no escape.
 pub fn string(text: &str, out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
+    if is_plain(text) {
+        raw(text, out);
+    } else {
+        escaped(text, out);
+    }
+    out.push(b'"');
+}
+
+/// Appends a string with its escapes. Characters without one are copied in runs.
+fn escaped(text: &str, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let bytes = text.as_bytes();
     let mut run = 0;
     for (at, byte) in bytes.iter().enumerate() {
@@ -64,7 +67,6 @@ pub fn string(text: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&bytes[run..]);
-    out.push(b'"');
 }
 
 /// Appends text as it is: names of fields, punctuation.
