@@ -1,6 +1,10 @@
 //! `cargo bench --bench device -- --seconds 600`: a device with 32 MB of memory under steady writes.
 //! Few keys are written over and over, each row for so many seconds (10 by default). The table shows
 //! whether memory or disk grows, and the memory and the time of a start after a kill.
+#[allow(dead_code)]
+mod flags;
+
+use flags::read_flags;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tern_support::client::Conn;
@@ -21,16 +25,10 @@ struct Taken {
 
 fn main() {
     let (mut seconds, mut memory) = (10.0, 32 << 20);
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        if flag == "--bench" {
-            continue; // cargo adds it
-        }
-        let value = args.next().unwrap_or_default();
+    for (flag, value) in read_flags(&["--seconds", "--memory"]) {
         match flag.as_str() {
             "--seconds" => seconds = value.parse().expect("a number"),
-            "--memory" => memory = value.parse().expect("a number"),
-            other => panic!("unknown flag {other}: --seconds, --memory"),
+            _ => memory = value.parse().expect("a number"),
         }
     }
     println!(

@@ -11,8 +11,10 @@
 //! a network namespace of its own. Start reading at `main`.
 #[allow(dead_code)]
 mod driver;
+mod flags;
 
 use driver::{Load, Mode, fill};
+use flags::{numbers, read_flags};
 use rustix::process::Signal;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -70,7 +72,7 @@ fn main() {
     if !namespace::enter_program(&args) {
         return;
     }
-    let settings = parse(args);
+    let settings = parse();
     println!("| the leader | keys | rounds | to close, ms | median, ms | 90 %, ms | longest, ms |");
     println!("|---|---|---|---|---|---|---|");
     let mut net = Net::start(3);
@@ -100,23 +102,17 @@ fn main() {
     }
 }
 
-fn parse(args: Vec<String>) -> Settings {
+fn parse() -> Settings {
     let mut settings = Settings {
         rounds: 50,
         keys: vec![0, 1_000_000],
         only: String::new(),
     };
-    let mut args = args.into_iter().filter(|arg| arg != "--bench");
-    while let Some(flag) = args.next() {
-        let value = args.next().unwrap_or_default();
+    for (flag, value) in read_flags(&["--rounds", "--keys", "--only"]) {
         match flag.as_str() {
             "--rounds" => settings.rounds = value.parse().expect("a number"),
             "--only" => settings.only = value,
-            "--keys" => {
-                let numbers = value.split(',');
-                settings.keys = numbers.map(|n| n.parse().expect("a number")).collect();
-            }
-            other => panic!("unknown flag {other}: --rounds, --keys, --only"),
+            _ => settings.keys = numbers(&value),
         }
     }
     settings

@@ -4,6 +4,9 @@
 //! each. `-- --seconds 20`, `--machines 3,5,9`. Each machine has a network namespace of its own.
 //! Bytes are the Ethernet frames sent by all machines, by the counters of their devices. Wake-ups
 //! are voluntary context switches of all threads. Start reading at `main`.
+mod flags;
+
+use flags::{numbers, read_flags};
 use std::process::Command;
 use std::time::Duration;
 use tern_support::fleet::{leader_of, put, shows};
@@ -32,7 +35,7 @@ fn main() {
     if !namespace::enter_program(&args) {
         return;
     }
-    let settings = parse(args);
+    let settings = parse();
     println!(
         "| machines | bytes/s, all | wake-ups/s, leader | wake-ups/s, a follower | wake-ups/s, all |"
     );
@@ -44,23 +47,17 @@ fn main() {
     }
 }
 
-fn parse(args: Vec<String>) -> Settings {
+fn parse() -> Settings {
     let mut settings = Settings {
         duration: Duration::from_secs(20),
         machines: vec![3, 5, 9],
     };
-    let mut args = args.into_iter().filter(|arg| arg != "--bench");
-    while let Some(flag) = args.next() {
-        let value = args.next().unwrap_or_default();
+    for (flag, value) in read_flags(&["--seconds", "--machines"]) {
         match flag.as_str() {
             "--seconds" => {
                 settings.duration = Duration::from_secs(value.parse().expect("a number"));
             }
-            "--machines" => {
-                let numbers = value.split(',');
-                settings.machines = numbers.map(|n| n.parse().expect("a number")).collect();
-            }
-            other => panic!("unknown flag {other}: --seconds, --machines"),
+            _ => settings.machines = numbers(&value),
         }
     }
     settings

@@ -6,8 +6,10 @@
 //! reads must not wait for a sync.
 #[allow(dead_code)]
 mod driver;
+mod flags;
 
 use driver::{Load, Mode, Report, fill, run};
+use flags::{numbers, read_flags};
 use std::time::Duration;
 use tern_support::server::{Server, Syncs};
 
@@ -21,21 +23,10 @@ const KEYS: usize = 1_000;
 fn main() {
     let mut seconds = 3.0;
     let mut delays = vec![0, 3, 10, 100, 300, 500];
-    let mut args = std::env::args().skip(1);
-    while let Some(flag) = args.next() {
-        if flag == "--bench" {
-            continue; // cargo adds it
-        }
-        let value = args.next().unwrap_or_default();
+    for (flag, value) in read_flags(&["--seconds", "--delays"]) {
         match flag.as_str() {
             "--seconds" => seconds = value.parse().expect("a number"),
-            "--delays" => {
-                delays = value
-                    .split(',')
-                    .map(|ms| ms.parse().expect(&flag))
-                    .collect()
-            }
-            other => panic!("unknown flag {other}: --seconds, --delays"),
+            _ => delays = numbers(&value),
         }
     }
     println!(
