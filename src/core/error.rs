@@ -12,6 +12,8 @@ pub struct Error {
 
 /// The cause of an error 300 if a write may have been committed or not.
 pub const OUTCOME_UNKNOWN: &str = "outcome unknown";
+/// The cause of an error 300 if another entry was committed in the place of a write.
+pub const NOT_COMMITTED: &str = "not committed";
 /// The cause of an error 300 if the sender of the request expects another cluster.
 pub const OTHER_CLUSTER: &str = "another cluster";
 /// The cause when the disks of a majority have no room.

@@ -11,6 +11,7 @@ use tern_support::alone::alone;
 use tern_support::client::{Conn, request, until, within};
 use tern_support::fleet::{
     Mode, QUICK, TOO_LONG, follow, has, leader, listed, mode, prepare, put, settled, shows, term,
+    votes,
 };
 use tern_support::server::Server;
 
@@ -53,20 +54,6 @@ fn settles(
 /// What a change that lets go of `removed` peers may take.
 fn promised(removed: usize) -> Duration {
     2 * INTERVAL + Duration::from_secs(1) * removed as u32
-}
-
-/// Waits until the leader has made a voter of each peer: a learner that becomes one takes an entry
-/// of the log, and nothing else is written now.
-fn become_voters(leader: &Server) {
-    let last = || {
-        let answer = follow(leader.client_at(), "GET", "/v2/keys/", "")?;
-        answer.head.header("X-Raft-Index").map(str::to_string)
-    };
-    until("the log stands still for a second", || {
-        let before = last();
-        std::thread::sleep(Duration::from_secs(1));
-        before.filter(|before| last().as_ref() == Some(before))
-    });
 }
 
 /// Changes the cluster config, by way of any peer.
@@ -305,7 +292,7 @@ fn four_of_nine_are_dead() {
     servers.extend(extra);
     settles(&servers, 9, "2 more stand by", promised(0));
     let leader = leads(&servers, &peers);
-    become_voters(&servers[leader]);
+    votes(&servers[leader], 9);
     let dead: Vec<usize> = peers
         .iter()
         .copied()

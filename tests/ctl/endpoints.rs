@@ -1,5 +1,6 @@
 //! The sources of the endpoints and their order, retries and redirects, and every exit code.
 use crate::run::{ended, run, ternctl, url};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 use tern_support::fleet;
@@ -65,11 +66,46 @@ fn endpoints_are_tried_in_order_and_redirects_followed() {
 fn a_write_waits_for_the_next_leader() {
     let mut servers = fleet::cluster(3, &fleet::QUICK);
     let leader = fleet::leader_of(&servers);
+    fleet::votes(&servers[leader], 3);
     servers[leader].kill();
     servers.remove(leader);
     let urls: Vec<String> = servers.iter().map(url).collect();
     let set = ["-C", &urls.join(","), "--timeout", "60", "set", "/a", "1"];
     ended(ternctl(&set)).text();
+}
+
+/// The entry of a write was replaced by one of the next leader: it has not happened.
+#[test]
+fn a_write_that_was_not_committed_is_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let answers = [
+        (
+            500,
+            r#"{"errorCode":300,"message":"Raft Internal Error","cause":"not committed"}"#,
+        ),
+        (
+            201,
+            r#"{"action":"set","node":{"key":"/a","value":"1","modifiedIndex":3,"createdIndex":3}}"#,
+        ),
+    ];
+    let serving = std::thread::spawn(move || {
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().expect("ternctl connects");
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).expect("a request");
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            );
+            stream
+                .write_all((head + body).as_bytes())
+                .expect("ternctl reads");
+        }
+    });
+    let set = ["-C", &url, "--timeout", "60", "set", "/a", "1"];
+    assert_eq!(ended(ternctl(&set)).text(), "1\n");
+    serving.join().expect("both requests came");
 }
 
 #[test]
@@ -88,8 +124,12 @@ fn each_exit_code_has_its_cause() {
     assert!(text.contains("--endpoints"), "{text}");
     // 3: no TLS there.
     let https = url(&server).replace("http:", "https:");
-    ended(ternctl(&["-C", &https, "get", "/a"])).failed(3);
+    let no_tls = ended(ternctl(&["-C", &https, "get", "/a"])).failed(3);
+    assert!(no_tls.contains("speaks no TLS"), "{no_tls}");
     // 4: refused.
+    let peer_port = format!("http://{}", server.peer_at());
+    let not_there = ended(ternctl(&["-C", &peer_port, "get", "/a"])).failed(4);
+    assert!(not_there.contains("the client port"), "{not_there}");
     assert!(run(&server, &["get", "/none"]).failed(4).contains("/none"));
     assert!(
         run(&server, &["get", "/a"])

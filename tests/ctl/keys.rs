@@ -48,6 +48,19 @@ fn any_key_and_any_value_arrive_as_they_are() {
 }
 
 #[test]
+fn a_key_has_no_empty_segments_and_no_dots() {
+    let server = Server::start(&[]);
+    run(&server, &["set", "//a//b/", "one"]).text();
+    assert_eq!(run(&server, &["get", "/a/b"]).text(), "one\n");
+    for key in ["/a/../b", "/a/.", "..", "/.."] {
+        let refused = run(&server, &["set", key, "two"]).failed(1);
+        assert!(refused.contains("cannot be part of a key"), "{refused}");
+    }
+    assert_eq!(run(&server, &["ls", "-r"]).text(), "/a\n/a/b\n");
+    run(&server, &["set", "/a/...", "dots are a name"]).text();
+}
+
+#[test]
 fn conditions_and_ttls_are_passed_on() {
     let server = Server::start(&[]);
     let json = |args: &[&str]| -> Value {

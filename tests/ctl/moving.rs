@@ -121,6 +121,8 @@ fn a_key_space_moves_between_terns_and_through_files() {
     check_filled(&piped);
     let part = run(&source, &["export", "/a"]).text();
     assert_eq!(part.lines().count(), 2, "{part}");
+    let missing = run(&source, &["export", "/none"]).failed(4);
+    assert!(missing.contains("/none"), "{missing}");
 
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("backup.json");

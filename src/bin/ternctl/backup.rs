@@ -83,6 +83,11 @@ pub fn backup(session: &Session, arguments: &BackupArguments) -> Result<(), Fail
     if arguments.check {
         return check(target);
     }
+    if target.as_os_str() == "-" {
+        let text = "a backup needs a file or a folder: it gets its name once it is checked. ternctl \
+                    export writes to stdout";
+        return Err(Failure::bad_arguments(text));
+    }
     if !target.is_dir() {
         if arguments.keep.is_some() {
             return Err(Failure::bad_arguments("--keep needs a folder"));

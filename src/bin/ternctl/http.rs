@@ -227,6 +227,9 @@ pub fn read_whole(response: Response<Body>) -> Result<HttpAnswer, SendFault> {
 fn fault_of(error: ureq::Error) -> SendFault {
     let text = match &error {
         ureq::Error::Timeout(_) => "no answer in time".to_string(),
+        ureq::Error::Io(io_error) if speaks_no_tls(io_error) => {
+            "the server speaks no TLS at this port: http:// instead of https://".to_string()
+        }
         other => other.to_string(),
     };
     match &error {
@@ -237,16 +240,22 @@ fn fault_of(error: ureq::Error) -> SendFault {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
             SendFault::NotSent("no connection in time".to_string())
         }
-        ureq::Error::Io(io_error) if is_tls(io_error) => SendFault::Tls(text),
+        ureq::Error::Io(io_error) if tls_error(io_error).is_some() => SendFault::Tls(text),
         ureq::Error::Io(io_error) if is_before_sending(io_error) => SendFault::NotSent(text),
         _ => SendFault::NoAnswer(text),
     }
 }
 
-/// Whether the error comes from the TLS session.
-fn is_tls(error: &io::Error) -> bool {
-    let inner = error.get_ref().map(|inner| inner as &dyn Error);
-    inner.is_some_and(|inner| inner.is::<rustls::Error>())
+/// The error of the TLS session that an error comes from.
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let inner = error.get_ref()? as &dyn Error;
+    inner.downcast_ref()
+}
+
+/// Whether the bytes of the server were no record of TLS.
+fn speaks_no_tls(error: &io::Error) -> bool {
+    let no_record = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+    tls_error(error) == Some(&no_record)
 }
 
 fn is_before_sending(error: &io::Error) -> bool {

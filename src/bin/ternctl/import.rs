@@ -5,7 +5,7 @@
 use crate::endpoints;
 use crate::failure::{ExitReason, Failure};
 use crate::http::CtlRequest;
-use crate::keys::{Parameters, key_target};
+use crate::keys::{Parameters, key_target, parse_key};
 use crate::output::print_line;
 use crate::progress;
 use crate::session::{Session, failure_of};
@@ -37,7 +37,7 @@ pub struct ImportArguments {
     /// A URL, a file, or - for stdin
     from: String,
     /// A hidden key or directory of etcd; may be given several times
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
     hidden: Vec<String>,
     /// Replace keys that exist
     #[arg(long, conflicts_with = "skip_existing")]

@@ -9,12 +9,14 @@ use crate::session::Session;
 use crate::table::Table;
 use clap::Args;
 use std::io::{self, IsTerminal, Read};
+use tern::core::command::KeyPath;
 use tern::core::escape;
 use ureq::http::Method;
 
 #[derive(Debug, Args)]
 pub struct GetArguments {
     /// The key, such as /config/host
+    #[arg(value_parser = parse_key)]
     key: String,
     /// Ask the leader, which answers with the newest value; without this, the machine that is asked
     /// may be a moment behind
@@ -25,7 +27,7 @@ pub struct GetArguments {
 #[derive(Debug, Args)]
 pub struct LsArguments {
     /// The directory
-    #[arg(default_value = "/")]
+    #[arg(default_value = "/", value_parser = parse_key)]
     key: String,
     /// List all that is below it
     #[arg(long, short)]
@@ -41,6 +43,7 @@ pub struct LsArguments {
 #[derive(Debug, Args)]
 pub struct WriteArguments {
     /// The key, such as /config/host
+    #[arg(value_parser = parse_key)]
     key: String,
     /// The value; without it, or if it is `-`, all of stdin
     #[arg(allow_hyphen_values = true)]
@@ -74,6 +77,7 @@ pub struct MkArguments {
 #[derive(Debug, Args)]
 pub struct MkdirArguments {
     /// The directory
+    #[arg(value_parser = parse_key)]
     key: String,
     /// Remove it with all that is in it after so many seconds
     #[arg(long, value_name = "SECONDS")]
@@ -83,6 +87,7 @@ pub struct MkdirArguments {
 #[derive(Debug, Args)]
 pub struct RmArguments {
     /// The key
+    #[arg(value_parser = parse_key)]
     key: String,
     /// Remove a directory with all that is in it
     #[arg(long, short)]
@@ -98,7 +103,22 @@ pub struct RmArguments {
 #[derive(Debug, Args)]
 pub struct RmdirArguments {
     /// The directory; it must be empty
+    #[arg(value_parser = parse_key)]
     key: String,
+}
+
+/// A key as an argument, without empty segments. `.` and `..` name no key: a server answers with the
+/// path that they lead to, and the command would be about another key.
+///
+/// # Errors
+///
+/// A segment is `.` or `..`.
+pub fn parse_key(text: &str) -> Result<String, String> {
+    let path = KeyPath::new(text);
+    if path.segments().any(|name| name == "." || name == "..") {
+        return Err("`.` and `..` cannot be part of a key".to_string());
+    }
+    Ok(path.as_str().to_string())
 }
 
 /// The path of a key in the HTTP interface.

@@ -13,6 +13,7 @@ use crate::shared_arguments::SharedArguments;
 use serde::Deserialize;
 use std::time::Duration;
 use tern::codec::http::url::Url;
+use tern::core::error::{NOT_COMMITTED, OUTCOME_UNKNOWN};
 use tern::shell::clock::{self, Clock};
 use ureq::Body;
 use ureq::http::Response;
@@ -56,8 +57,6 @@ const RAFT_INTERNAL: u32 = 300;
 const LEADER_ELECTION: u32 = 301;
 /// Error 402 of etcd: a standby knows no leader.
 const STANDBY_INTERNAL: u32 = 402;
-/// The cause of error 300 if the write may have happened.
-const OUTCOME_UNKNOWN: &str = "outcome unknown";
 
 impl Session {
     /// Reads the settings. Nothing is sent yet.
@@ -268,10 +267,10 @@ fn origin_of(url: &Url) -> String {
 }
 
 /// The URL of an endpoint that gave no answer, and why.
-type FaultAt = (String, EndpointFault);
+pub type FaultAt = (String, EndpointFault);
 
 /// Why an endpoint gave no answer.
-enum EndpointFault {
+pub enum EndpointFault {
     /// The request failed on its way.
     Sent(SendFault),
     /// The endpoint redirects to a leader that is gone. It will name the next one soon.
@@ -299,7 +298,8 @@ impl EndpointFault {
     }
 }
 
-fn unreachable_all(faults: &[FaultAt]) -> Failure {
+/// The failure of a request that no endpoint answers.
+pub fn unreachable_all(faults: &[FaultAt]) -> Failure {
     let lines = faults
         .iter()
         .map(|(base, fault)| format!("{base}: {}", fault.text()));
@@ -326,13 +326,16 @@ fn outcome_unknown(base: &str, cause: &str) -> Failure {
     Failure::new(ExitReason::OutcomeUnknown, text)
 }
 
-/// Whether the answer says that the cluster has no leader at present and that nothing happened.
+/// Whether the answer says that the cluster has no leader at present, or has lost one, and that
+/// nothing happened.
 fn is_without_leader(answer: &HttpAnswer) -> bool {
     let error = serde_json::from_slice::<EtcdError>(&answer.body);
-    answer.status >= 400
-        && error.is_ok_and(|e| {
-            e.error_code == LEADER_ELECTION || (e.error_code == RAFT_INTERNAL && e.cause.is_empty())
-        })
+    let says_so = |error: EtcdError| match error.error_code {
+        LEADER_ELECTION => true,
+        RAFT_INTERNAL => error.cause.is_empty() || error.cause == NOT_COMMITTED,
+        _ => false,
+    };
+    answer.status >= 400 && error.is_ok_and(says_so)
 }
 
 /// The failure that an answer is; `None` if its status says success.
@@ -353,7 +356,11 @@ pub fn failure_of(answer: &HttpAnswer) -> Option<Failure> {
         Err(_) if answer.body.is_empty() => "no reason given".to_string(),
         Err(_) => answer.text(),
     };
-    let text = format!("{text} (HTTP status {})", answer.status);
+    let advice = match answer.status {
+        404 => ". Is the endpoint the client port of a machine?",
+        _ => "",
+    };
+    let text = format!("{text} (HTTP status {}){advice}", answer.status);
     Some(Failure::new(refused, text))
 }
 

@@ -10,10 +10,10 @@
 //! Start with [`read_cluster`] and [`read_file`].
 use crate::document::{KeyDocument, expiration_ns};
 use crate::failure::{ExitReason, Failure, file_failed};
-use crate::http::{CtlRequest, SendFault, read_whole};
+use crate::http::{CtlRequest, read_whole};
 use crate::keys::key_target;
 use crate::nodes::{KeyAnswer, KeyRecord};
-use crate::session::{Session, failure_of};
+use crate::session::{EndpointFault, Session, failure_of, unreachable_all};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
@@ -53,7 +53,7 @@ pub fn read_cluster(session: &Session, hidden: &[String]) -> Result<Vec<Portable
 /// Reads the migration document; `None` if the cluster has none.
 fn read_document(session: &Session) -> Result<Option<Vec<PortableNode>>, Failure> {
     let request = CtlRequest::get("/v2/migration/snapshot");
-    let mut fault = SendFault::NotSent("no endpoint".to_string());
+    let mut faults = Vec::new();
     for base in session.urls() {
         let answer = session.download(base, &request).and_then(read_whole);
         match answer {
@@ -65,11 +65,10 @@ fn read_document(session: &Session) -> Result<Option<Vec<PortableNode>>, Failure
                 let document = KeyDocument::parse(Path::new(base), &answer.body)?;
                 return Ok(Some(nodes_of(session, document)));
             }
-            Err(found) => fault = found,
+            Err(fault) => faults.push((base.clone(), EndpointFault::Sent(fault))),
         }
     }
-    let text = format!("no endpoint answers: {}", fault.text());
-    Err(Failure::new(fault.reason(), text))
+    Err(unreachable_all(&faults))
 }
 
 /// The nodes of a document that live.

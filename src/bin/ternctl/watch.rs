@@ -4,7 +4,7 @@
 //! event, so no event is missed and none comes twice. Start with [`Watching::next`].
 use crate::failure::{ExitReason, Failure, file_failed};
 use crate::http::{CtlRequest, read_whole};
-use crate::keys::key_target;
+use crate::keys::{key_target, parse_key};
 use crate::nodes::{KeyAnswer, KeyRecord};
 use crate::output::{OutputForm, print_json, print_line};
 use crate::session::{Session, failure_of};
@@ -45,6 +45,7 @@ pub struct ExecWatchArguments {
 #[derive(Debug, Args)]
 struct WatchPlace {
     /// The key or directory
+    #[arg(value_parser = parse_key)]
     key: String,
     /// Watch all that is below it, too
     #[arg(long, short)]

@@ -6,7 +6,7 @@
 use super::pending::{Proposal, Purpose};
 use super::{Replica, registry};
 use crate::core::command::{self, ClusterConfig, Command};
-use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
+use crate::core::error::{Code, Error, NOT_COMMITTED, OUTCOME_UNKNOWN};
 use crate::core::raft::{EntryBody, Index, Member, PeerId, Term};
 use crate::core::seam::{Fact, Outcome};
 use crate::core::store::Action;
@@ -18,9 +18,6 @@ const WORK_MAX: usize = 250;
 const SEGMENTS_AN_ENTRY: usize = 4;
 /// No further entry is applied in a slice after this many bytes of entries.
 const BYTES_MAX: usize = 1 << 20;
-
-/// The cause of the error when another entry was committed at the index of a proposal.
-const NOT_COMMITTED: &str = "not committed";
 
 /// The cost of an applied entry.
 struct Applied {

@@ -139,6 +139,18 @@ pub fn leader_of(servers: &[Server]) -> usize {
     leader(&servers.iter().collect::<Vec<_>>())
 }
 
+/// Waits until the cluster of a machine has that many voters. Before, one of its first members can
+/// be a majority of the voters, and its death leaves a cluster that never has a leader again.
+pub fn votes(server: &Server, count: usize) {
+    until("every member is a voter", || {
+        let answer = ask(server.client_at(), "GET", "/v2/cluster", "")?;
+        let document = answer.json();
+        let members = document["cluster"]["members"].as_array()?;
+        let voters = members.iter().filter(|m| m["kind"] == "voter");
+        (voters.count() == count).then_some(())
+    });
+}
+
 /// The term that a machine is in.
 pub fn term(server: &Server) -> Option<u64> {
     let answer = ask(server.client_at(), "GET", "/v2/keys/", "")?;
