@@ -441,6 +441,7 @@ fn go_on_from<F: FileSystem>(
     known_id: Option<PeerId>,
 ) -> Result<(Recovered, u64), String> {
     let damaged = base.damaged.clone();
+    refuse_set_back(data_dir, &log, &base.meta)?;
     let appended = discard_log_before(wal, &mut log, &base.meta)?;
     let recovered = join_parts(data_dir, log, base, known_id)?;
     // Not before the older snapshot has turned out to suffice: a file that could not be read once
@@ -449,6 +450,30 @@ fn go_on_from<F: FileSystem>(
         set_aside(data_dir, index)?;
     }
     Ok((recovered, appended))
+}
+
+/// Refuses a log that ends before the snapshot of a machine that is alone. No leader sent that
+/// snapshot, so the log has contained its last entry: an older file was put in the place of a newer
+/// one, and the entries after the snapshot are lost.
+fn refuse_set_back<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    log: &wal::Recovered,
+    meta: &SnapshotMeta,
+) -> Result<(), String> {
+    let members = &meta.configuration.members;
+    let is_alone = members.len() == 1 && members[0].incarnation == log.identity;
+    if !is_alone || continues(log, meta.term.0, meta.index.0) {
+        return Ok(());
+    }
+    let last = log.entries.last().map(|entry| entry.index);
+    Err(format!(
+        "{}: the log ends at index {}, before the snapshot of index {} that was made from it: a file \
+         of the log was replaced by an older one. Restore the directory from a backup; -f throws the \
+         data away and starts anew",
+        data_dir.display(),
+        last.unwrap_or(0),
+        meta.index.0
+    ))
 }
 
 /// Discards a log that ends before the snapshot or contradicts it. A crash came after the leader's
@@ -813,6 +838,23 @@ mod tests {
             refused.contains("the log begins after index 9"),
             "{refused}"
         );
+    }
+
+    /// The file of the log was replaced by an older one: the entries after the snapshot are lost.
+    #[test]
+    fn an_older_log_beside_the_snapshot_of_a_machine_alone_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let config = config_of(&dir.path().join("data"));
+        append_to_founded(&config, 0);
+        let (disk, first) = open(&config, false);
+        drop(disk);
+        let (base, _) = first.snapshot.as_ref().expect("a founder has one");
+        let members = base.configuration.members.clone();
+        founder_with_snapshot(&config, 9, members);
+        let refused = Disk::open_to(&config, false).err();
+        let refused = refused.expect("its entries are lost");
+        let expected = "the log ends at index 2, before the snapshot of index 9";
+        assert!(refused.contains(expected), "{refused}");
     }
 
     #[test]
