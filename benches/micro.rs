@@ -81,6 +81,7 @@ fn event() -> Event {
     Event {
         action: Action::Set,
         node: view(),
+        ttl_s: None,
         prev: Some(view()),
     }
 }

@@ -97,6 +97,11 @@ impl Lease {
         from_ns.saturating_add_signed(self.ttl_ns)
     }
 
+    /// The ttl in seconds, rounded up.
+    pub fn ttl_s(&self) -> i64 {
+        self.ttl_ns.div_euclid(NS_PER_S) + i64::from(self.ttl_ns.rem_euclid(NS_PER_S) > 0)
+    }
+
     /// Whether a correct leader can have put it into the log.
     pub fn is_sound(&self) -> bool {
         let ttl_ns_max = TTL_S_MAX * NS_PER_S;

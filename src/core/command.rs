@@ -229,7 +229,7 @@ impl Command {
     }
 
     /// The lease of the node that it writes.
-    fn lease(&self) -> Option<&Lease> {
+    pub fn lease(&self) -> Option<&Lease> {
         match self {
             Command::Set { lease, .. }
             | Command::Create { lease, .. }

@@ -245,27 +245,47 @@ impl Store {
     }
 
     /// Ends a change: its event enters the history and reaches the watchers.
-    fn publish(&mut self, action: Action, node: View, prev: Option<View>) -> Event {
-        let event = self.shown_event(action, node, prev);
+    fn publish(
+        &mut self,
+        action: Action,
+        node: View,
+        ttl_s: Option<i64>,
+        prev: Option<View>,
+    ) -> Event {
+        let event = self.shown_event(action, node, ttl_s, prev);
         self.record(&event);
         self.settle();
         event
     }
 
     /// Ends a change in place. A refresh enters no history and reaches no watcher.
-    fn publish_change(&mut self, action: Action, node: View, prev: View, refresh: bool) -> Event {
+    fn publish_change(
+        &mut self,
+        action: Action,
+        node: View,
+        ttl_s: Option<i64>,
+        prev: View,
+        refresh: bool,
+    ) -> Event {
         if !refresh {
-            return self.publish(action, node, Some(prev));
+            return self.publish(action, node, ttl_s, Some(prev));
         }
         self.settle();
-        self.shown_event(action, node, Some(prev))
+        self.shown_event(action, node, ttl_s, Some(prev))
     }
 
     /// An event of nodes as the tree has them. It keeps the expirations that it shows now.
-    fn shown_event(&self, action: Action, node: View, prev: Option<View>) -> Event {
+    fn shown_event(
+        &self,
+        action: Action,
+        node: View,
+        ttl_s: Option<i64>,
+        prev: Option<View>,
+    ) -> Event {
         Event {
             action,
             node: node.shown(&self.time),
+            ttl_s,
             prev: prev.map(|prev| prev.shown(&self.time)),
         }
     }

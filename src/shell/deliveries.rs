@@ -205,7 +205,12 @@ mod tests {
         let action = Action::Set;
         let prev = None;
         Delivery {
-            event: Event { action, node, prev },
+            event: Event {
+                action,
+                node,
+                prev,
+                ttl_s: None,
+            },
             etcd: EtcdIndex(index),
             tickets: tickets.iter().map(|id| (Ticket(*id), false)).collect(),
         }

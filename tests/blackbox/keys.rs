@@ -127,6 +127,27 @@ fn beyond_the_limits() {
     assert_eq!(value.len(), 2 * 1024 * 1024 - 6);
 }
 
+/// An event of the history has the ttl that its change gave, however long ago that was.
+#[test]
+fn the_ttl_of_an_event_stands_still() {
+    let server = Server::start(&[]);
+    let mut conn = Conn::open(server.client_port);
+    let made = conn.ask("PUT", "/v2/keys/lease", "value=v&ttl=1000").json();
+    let index = &made["node"]["modifiedIndex"];
+    until("a second of the ttl has passed", || {
+        let node = conn.ask("GET", "/v2/keys/lease", "").json();
+        (node["node"]["ttl"].as_i64() < Some(1_000)).then_some(())
+    });
+    let target = format!("/v2/keys/lease?wait=true&waitIndex={index}");
+    assert_eq!(conn.ask("GET", &target, "").json(), made);
+    // The event of a ttl that was over at once has it as it was given.
+    let over = conn.ask("PUT", "/v2/keys/over", "value=v&ttl=-1").json();
+    let index = &over["node"]["modifiedIndex"];
+    let target = format!("/v2/keys/over?wait=true&waitIndex={index}");
+    assert_eq!(conn.ask("GET", &target, "").json(), over);
+    assert_eq!(over["node"]["ttl"], -1);
+}
+
 /// `refresh` renews the ttl, keeps the value and wakes no watcher.
 #[test]
 fn refresh() {

@@ -98,11 +98,20 @@ fn view(node: &Value) -> View {
     }
 }
 
+/// A ttl of 0 is left out.
+fn ttl_of(node: &Value) -> Option<i64> {
+    let expires = node.get("expiration")?;
+    expires
+        .is_string()
+        .then(|| node["ttl"].as_i64().unwrap_or(0))
+}
+
 pub fn event(json: &Value) -> Event {
     Event {
         action: action(json["action"].as_str().expect("an action")),
         node: view(&json["node"]),
         prev: json.get("prevNode").map(view),
+        ttl_s: ttl_of(&json["node"]),
     }
 }
 
@@ -246,6 +255,7 @@ fn v1_event(json: &Value) -> Event {
         },
         node,
         prev,
+        ttl_s: ttl_of(json),
     }
 }
 

@@ -30,6 +30,8 @@ struct Waiting {
 #[derive(Default)]
 pub struct Model {
     pub index: u64,
+    /// The ttl of the command that is applied, in seconds.
+    given_ttl_s: Option<i64>,
     nodes: BTreeMap<Names, Node>,
     waiting: Vec<Waiting>,
     /// All events, without those of refreshes.
@@ -47,6 +49,7 @@ fn until(lease: Option<Lease>) -> Option<u64> {
 
 impl Model {
     pub fn apply(&mut self, command: &Command) -> Result<Event, Fails> {
+        self.given_ttl_s = command.lease().map(Lease::ttl_s);
         match command.clone() {
             Command::Set { path, value, lease } => {
                 self.put(Action::Set, names(&path), value, until(lease))
@@ -270,7 +273,13 @@ impl Model {
         prev: Option<View>,
         is_public: bool,
     ) -> Event {
-        let event = Event { action, node, prev };
+        let ttl_s = node.expires_ns.and(self.given_ttl_s);
+        let event = Event {
+            action,
+            node,
+            ttl_s,
+            prev,
+        };
         if is_public {
             let key = names(&KeyPath::new(&event.node.key));
             let removes = event.removes_directory();

@@ -349,7 +349,7 @@ impl Shape {
 
     fn v1_event(&self, event: &Event, index: u64, context: &Context, out: &mut Vec<u8>) -> Next {
         let head = self.head(200, TEXT, context, out);
-        Next::done(head.full(|out| v1::event(event, index, context.shown_ns, out)))
+        Next::done(head.full(|out| v1::event(event, index, out)))
     }
 
     fn failed(&self, error: &Error, at: Indexes, context: &Context, out: &mut Vec<u8>) -> Next {

@@ -45,7 +45,7 @@ impl Store {
                 } else {
                     self.create_at(lookup, path, NewContent::permanent(value))
                 };
-                self.publish(action, node, None)
+                self.publish(action, node, None, None)
             }
             Lookup::Root => panic!("the root is no cluster view"),
             Lookup::File { .. } => unreachable!("the way is clear"),
@@ -68,7 +68,7 @@ impl Store {
         } else {
             self.create_at(Lookup::Node { parent, id }, path, new)
         };
-        self.publish(action, node, Some(prev))
+        self.publish(action, node, None, Some(prev))
     }
 
     /// The node of the event for the removal of a missing node.

@@ -20,6 +20,8 @@ pub(super) struct NewContent {
     pub(super) value: Option<Arc<str>>,
     /// In nanoseconds on the cluster clock. `None`: never.
     pub(super) expires_ns: Option<u64>,
+    /// The ttl that leads to it, in seconds.
+    pub(super) ttl_s: Option<i64>,
 }
 
 impl NewContent {
@@ -27,6 +29,7 @@ impl NewContent {
         NewContent {
             value: value.clone(),
             expires_ns: lease.map(|lease| lease.deadline_ns()),
+            ttl_s: lease.map(|lease| lease.ttl_s()),
         }
     }
 
@@ -35,6 +38,7 @@ impl NewContent {
         NewContent {
             value: value.map(Arc::from),
             expires_ns: None,
+            ttl_s: None,
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::core::varint::{Malformed, Unpack, put_number, put_optional, put_str, 
 use std::sync::Arc;
 
 /// The version of the format.
-pub(super) const VERSION: u64 = 4;
+pub(super) const VERSION: u64 = 5;
 /// The tags of the records.
 pub(super) const HEAD: u8 = 1;
 pub(super) const EVENT: u8 = 2;
@@ -332,6 +332,10 @@ pub(super) fn put_plain_node(node: &PlainNode, out: &mut Vec<u8>) {
 fn put_event(event: &Event, out: &mut Vec<u8>) {
     out.extend_from_slice(&[EVENT, action_byte(event.action)]);
     put_view(&event.node, out);
+    out.push(u8::from(event.ttl_s.is_some()));
+    if let Some(ttl_s) = event.ttl_s {
+        put_signed(ttl_s, out);
+    }
     out.push(u8::from(event.prev.is_some()));
     if let Some(prev) = &event.prev {
         put_view(prev, out);
@@ -351,13 +355,23 @@ fn put_view(view: &View, out: &mut Vec<u8>) {
 pub(super) fn take_event(from: &mut Unpack) -> Result<Event, Malformed> {
     let action = take_action(from)?;
     let node = take_view(from)?;
+    let ttl_s = if from.flag()? {
+        Some(take_signed(from)?)
+    } else {
+        None
+    };
     let has_prev = from.flag()?;
     let prev = if has_prev {
         Some(take_view(from)?)
     } else {
         None
     };
-    Ok(Event { action, node, prev })
+    Ok(Event {
+        action,
+        node,
+        ttl_s,
+        prev,
+    })
 }
 
 fn take_view(from: &mut Unpack) -> Result<View, Malformed> {

@@ -143,13 +143,14 @@ impl Store {
             prev = Some(present.view(path.shared()));
         }
         self.raise_index();
+        let ttl_s = new.ttl_s;
         let node = match lookup {
             Lookup::Node { id, .. } if new.value.is_some() && self.freezer.is_idle() => {
                 self.replace_file(id, path, new)
             }
             _ => self.create_at(lookup, path, new),
         };
-        Ok(self.publish(Action::Set, node, prev))
+        Ok(self.publish(Action::Set, node, ttl_s, prev))
     }
 
     /// Creates a node where none is.
@@ -159,8 +160,9 @@ impl Store {
             return Err(Error::new(Code::KeyExists, path.as_str()));
         }
         self.raise_index();
+        let ttl_s = new.ttl_s;
         let node = self.create_at(lookup, path, new);
-        Ok(self.publish(Action::Create, node, None))
+        Ok(self.publish(Action::Create, node, ttl_s, None))
     }
 
     /// Follows a path at which a node is to be put: it leads through no file and is not the root.
@@ -183,8 +185,9 @@ impl Store {
         }
         let prev = node.view(path.shared());
         self.raise_index();
+        let ttl_s = new.ttl_s;
         let node = self.change_in_place(id, path, new);
-        Ok(self.publish_change(Action::Update, node, prev, refresh))
+        Ok(self.publish_change(Action::Update, node, ttl_s, prev, refresh))
     }
 
     fn compare_and_swap(
@@ -197,8 +200,9 @@ impl Store {
         check_not_root(path)?;
         let (_, id, prev) = self.compare_file(path, conditions)?;
         self.raise_index();
+        let ttl_s = new.ttl_s;
         let node = self.change_in_place(id, path, new);
-        Ok(self.publish_change(Action::CompareAndSwap, node, prev, refresh))
+        Ok(self.publish_change(Action::CompareAndSwap, node, ttl_s, prev, refresh))
     }
 
     fn delete(&mut self, path: &KeyPath, dir: bool, recursive: bool) -> Result<Event, Error> {
@@ -267,7 +271,7 @@ impl Store {
             modified: EtcdIndex(self.index),
             created: prev.created,
         };
-        self.publish(action, node, Some(prev))
+        self.publish(action, node, None, Some(prev))
     }
 }
 

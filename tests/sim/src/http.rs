@@ -266,7 +266,8 @@ fn text<'a>(value: &'a Value, name: &str) -> Heard<&'a str> {
         .ok_or_else(|| format!("no {name} in {value}"))
 }
 
-fn view_of(value: &Value, now_ns: u64, before: bool) -> Heard<View> {
+/// `now_ns`: the node shows the ttl that it has left then. `None`: the node of an event.
+fn view_of(value: &Value, now_ns: Option<u64>) -> Heard<View> {
     let expires = value["expiration"]
         .as_str()
         .map(|t| humantime::parse_rfc3339(t).map_err(|e| format!("{t}: {e}")));
@@ -279,13 +280,12 @@ fn view_of(value: &Value, now_ns: u64, before: bool) -> Heard<View> {
                 .as_nanos() as u64,
         ),
     };
-    let left = expires_ns.map(|at| (i128::from(at) - i128::from(now_ns)).div_euclid(1_000_000_000));
-    let whole = expires_ns.is_some_and(|at| at.abs_diff(now_ns).is_multiple_of(1_000_000_000));
-    let left = left
-        .map(|s| if whole { s } else { s + 1 } as i64)
-        .filter(|s| *s > 0 || (*s < 0 && !before));
-    if value["ttl"].as_i64() != left {
-        return Err(format!("ttl {} is not {left:?} in {value}", value["ttl"]));
+    if let Some(now_ns) = now_ns {
+        let left = expires_ns.and_then(|at| at.checked_sub(now_ns));
+        let left = left.map(|ns| ns.div_ceil(1_000_000_000)).filter(|s| *s > 0);
+        if value["ttl"].as_u64() != left || value["ttl"].is_null() != left.is_none() {
+            return Err(format!("ttl {} is not {left:?} in {value}", value["ttl"]));
+        }
     }
     Ok(View {
         key: text(value, "key")
@@ -318,11 +318,17 @@ fn event_of(value: &Value, now_ns: u64) -> Heard<Event> {
     };
     let prev = value
         .get("prevNode")
-        .map(|p| view_of(p, now_ns, true))
+        .map(|p| view_of(p, Some(now_ns)))
         .transpose()?;
+    let node = &value["node"];
+    // A ttl of 0 is left out.
+    let ttl_s = node["expiration"]
+        .is_string()
+        .then(|| node["ttl"].as_i64().unwrap_or(0));
     Ok(Event {
         action,
-        node: view_of(&value["node"], now_ns, false)?,
+        node: view_of(node, None)?,
+        ttl_s,
         prev,
     })
 }
@@ -333,7 +339,7 @@ fn items_of(root: &Value, now_ns: u64) -> Heard<Vec<ListItem>> {
     while let Some((depth, node)) = open.pop() {
         items.push(ListItem {
             depth,
-            view: view_of(node, now_ns, false)?,
+            view: view_of(node, Some(now_ns))?,
         });
         let children = node["nodes"].as_array().map_or(&[][..], |c| c);
         open.extend(children.iter().rev().map(|c| (depth + 1, c)));

@@ -39,6 +39,8 @@ pub struct Model {
     /// By how much a time is shown later than the cluster clock has it. Follows the leader's wall
     /// clock in steps of more than two seconds.
     shown_later_ns: i64,
+    /// The ttl of the command that is applied, in seconds.
+    given_ttl_s: Option<i64>,
 }
 
 type Answer = Result<Event, Code>;
@@ -75,7 +77,13 @@ impl Model {
     }
 
     fn tell(&mut self, action: Action, node: View, prev: Option<View>, silent: bool) -> Event {
-        let event = Event { action, node, prev };
+        let ttl_s = node.expires_ns.and(self.given_ttl_s);
+        let event = Event {
+            action,
+            node,
+            ttl_s,
+            prev,
+        };
         let ends = matches!(
             action,
             Action::Delete | Action::Expire | Action::CompareAndDelete
@@ -314,6 +322,7 @@ impl Model {
 
     /// What a command on the key space answers; `None` for one that answers nothing.
     pub fn apply(&mut self, command: &Command) -> Option<Answer> {
+        self.given_ttl_s = command.lease().map(Lease::ttl_s);
         if let Some(stamp) = command.stamp() {
             let later_ns = stamp.wall_ns as i64 - stamp.cluster_ns as i64;
             if later_ns.abs_diff(self.shown_later_ns) > 2_000_000_000 {

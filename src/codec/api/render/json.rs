@@ -175,6 +175,26 @@ pub fn duration(ns: u64, out: &mut Vec<u8>) {
     raw(unit, out);
 }
 
+/// The source of the `ttl` of a node that expires.
+#[derive(Clone, Copy, Debug)]
+pub enum Ttl {
+    /// The time that is left at this moment, as times are shown, in nanoseconds since the Unix
+    /// epoch. A node that is due has no `ttl`.
+    LeftAt(u64),
+    /// The change of an event gave it, in seconds. It may be negative.
+    Given(Option<i64>),
+}
+
+impl Ttl {
+    /// The number to show; `None` if there is none or it is 0.
+    fn seconds(self, expires_ns: u64) -> Option<i64> {
+        match self {
+            Ttl::LeftAt(now_ns) => Some(seconds_left(expires_ns, now_ns)).filter(|left| *left > 0),
+            Ttl::Given(ttl_s) => ttl_s.filter(|ttl_s| *ttl_s != 0),
+        }
+    }
+}
+
 /// Seconds until the expiration, rounded up; 0 or less once it is due.
 fn seconds_left(expires_ns: u64, now_ns: u64) -> i64 {
     let left = i128::from(expires_ns) - i128::from(now_ns);
@@ -182,35 +202,32 @@ fn seconds_left(expires_ns: u64, now_ns: u64) -> i64 {
     whole as i64
 }
 
-/// Appends `,"expiration":…,"ttl":…` of a node that expires. A `ttl` of 0 is left out. So is a
-/// negative one if `positive_ttl_only`.
-pub fn expiry(expires_ns: Option<u64>, positive_ttl_only: bool, now_ns: u64, out: &mut Vec<u8>) {
+/// Appends `,"expiration":…,"ttl":…` of a node that expires. A `ttl` of 0 is left out.
+pub fn expiry(expires_ns: Option<u64>, ttl: Ttl, out: &mut Vec<u8>) {
     let Some(expires_ns) = expires_ns else {
         return;
     };
     raw(",\"expiration\":\"", out);
     time(expires_ns, out);
     raw("\"", out);
-    let left = seconds_left(expires_ns, now_ns);
-    if left > 0 || (left < 0 && !positive_ttl_only) {
+    if let Some(seconds) = ttl.seconds(expires_ns) {
         raw(",\"ttl\":", out);
-        if left < 0 {
+        if seconds < 0 {
             out.push(b'-');
         }
-        push_number(left.unsigned_abs(), out);
+        push_number(seconds.unsigned_abs(), out);
     }
 }
 
 /// Appends the fields of a node before its children: `{"key":…` to `ttl`.
-pub fn node_head(view: ViewRef, positive_ttl_only: bool, now_ns: u64, out: &mut Vec<u8>) {
-    node_head_sharing(view, positive_ttl_only, now_ns, out, None);
+pub fn node_head(view: ViewRef, ttl: Ttl, out: &mut Vec<u8>) {
+    node_head_sharing(view, ttl, out, None);
 }
 
 /// [`node_head`]; a long value is left out and added to `shared`, if that is given.
 fn node_head_sharing(
     view: ViewRef,
-    positive_ttl_only: bool,
-    now_ns: u64,
+    ttl: Ttl,
     out: &mut Vec<u8>,
     shared: Option<&mut Vec<SharedValue>>,
 ) {
@@ -235,7 +252,7 @@ fn node_head_sharing(
     if view.dir {
         raw(",\"dir\":true", out);
     }
-    expiry(view.expires_ns, positive_ttl_only, now_ns, out);
+    expiry(view.expires_ns, ttl, out);
 }
 
 /// Appends the fields of a node after its children. The root's indexes are 0 and left out.
@@ -249,14 +266,8 @@ pub fn node_tail(modified: EtcdIndex, created: EtcdIndex, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn node(
-    view: ViewRef,
-    positive_ttl_only: bool,
-    now_ns: u64,
-    out: &mut Vec<u8>,
-    shared: Option<&mut Vec<SharedValue>>,
-) {
-    node_head_sharing(view, positive_ttl_only, now_ns, out, shared);
+fn node(view: ViewRef, ttl: Ttl, out: &mut Vec<u8>, shared: Option<&mut Vec<SharedValue>>) {
+    node_head_sharing(view, ttl, out, shared);
     node_tail(view.modified, view.created, out);
 }
 
@@ -274,7 +285,7 @@ pub fn action(action: Action) -> &'static str {
     }
 }
 
-/// Appends an event. The previous node has a `ttl` only if it is positive.
+/// Appends an event. The `ttl` of the previous node is what it would have left now.
 pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     write_event(event, now_ns, out, None);
 }
@@ -295,7 +306,7 @@ pub fn file_sharing(
     shared: &mut Vec<SharedValue>,
 ) -> usize {
     raw("{\"action\":\"get\",\"node\":", out);
-    node(file, false, now_ns, out, Some(shared));
+    node(file, Ttl::LeftAt(now_ns), out, Some(shared));
     out.push(b'}');
     shared_bytes(shared)
 }
@@ -327,14 +338,13 @@ fn write_event(
     raw("\",\"node\":", out);
     node(
         event.node.borrowed(),
-        false,
-        now_ns,
+        Ttl::Given(event.ttl_s),
         out,
         shared.as_deref_mut(),
     );
     if let Some(prev) = &event.prev {
         raw(",\"prevNode\":", out);
-        node(prev.borrowed(), true, now_ns, out, shared);
+        node(prev.borrowed(), Ttl::LeftAt(now_ns), out, shared);
     }
     out.push(b'}');
 }
@@ -368,6 +378,17 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out);
         String::from_utf8(out).expect("UTF-8")
+    }
+
+    /// A key that is due stays until a leader expires it.
+    #[test]
+    fn a_node_that_is_due_has_no_ttl() {
+        let of = |ttl| text(|out| expiry(Some(5 * NS), ttl, out));
+        let expiration = ",\"expiration\":\"1970-01-01T00:00:05Z\"";
+        assert_eq!(of(Ttl::LeftAt(7 * NS)), expiration);
+        assert_eq!(of(Ttl::LeftAt(5 * NS)), expiration);
+        assert_eq!(of(Ttl::LeftAt(NS)), format!("{expiration},\"ttl\":4"));
+        assert_eq!(of(Ttl::Given(Some(-2))), format!("{expiration},\"ttl\":-2"));
     }
 
     #[test]

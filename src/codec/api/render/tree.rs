@@ -3,7 +3,7 @@
 //! cannot overflow the call stack.
 //!
 //! Start reading at `NodeTree::item`. `migration_rest` writes the end of the migration document.
-use super::json::{event, node_head, node_tail, number, raw, string, time};
+use super::json::{Ttl, event, node_head, node_tail, number, raw, string, time};
 use super::stats;
 use crate::codec::api::Context;
 use crate::core::seam::Migrated;
@@ -94,7 +94,7 @@ impl NodeTree {
             Document::Nodes if self.is_root_nameless && &*view.key == "/" => {
                 raw("{\"dir\":true", out);
             }
-            Document::Nodes => node_head(view.borrowed(), false, now_ns, out),
+            Document::Nodes => node_head(view.borrowed(), Ttl::LeftAt(now_ns), out),
             Document::Migration => migration_head(item, out),
         }
         let node = OpenNode {

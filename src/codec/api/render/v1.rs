@@ -1,7 +1,7 @@
 //! The flat answers of the v1 interface: `{"action":…,"key":…,"value":…,"index":…}`.
 //!
 //! Their heads have no index headers. A set with `prevValue` is called `testAndSet`.
-use super::json::{self, expiry, number, raw, string};
+use super::json::{self, Ttl, expiry, number, raw, string};
 use crate::core::store::{Action, Event, ListItem, View};
 
 /// The fields of an answer beside action, key and index.
@@ -14,7 +14,7 @@ struct Fields<'a> {
     expires_ns: Option<u64>,
 }
 
-fn object(action: &str, view: &View, fields: &Fields, index: u64, now_ns: u64, out: &mut Vec<u8>) {
+fn object(action: &str, view: &View, fields: &Fields, index: u64, ttl: Ttl, out: &mut Vec<u8>) {
     raw("{\"action\":\"", out);
     raw(action, out);
     raw("\",\"key\":", out);
@@ -33,13 +33,13 @@ fn object(action: &str, view: &View, fields: &Fields, index: u64, now_ns: u64, o
     if fields.is_new {
         raw(",\"newKey\":true", out);
     }
-    expiry(fields.expires_ns, false, now_ns, out);
+    expiry(fields.expires_ns, ttl, out);
     number(",\"index\":", index, out);
     out.push(b'}');
 }
 
 /// Appends an event. An event on a directory is written as an empty list.
-pub fn event(event: &Event, index: u64, now_ns: u64, out: &mut Vec<u8>) {
+pub fn event(event: &Event, index: u64, out: &mut Vec<u8>) {
     if event.node.dir {
         return raw("[]", out);
     }
@@ -55,7 +55,8 @@ pub fn event(event: &Event, index: u64, now_ns: u64, out: &mut Vec<u8>) {
         expires_ns: event.node.expires_ns,
         dir: false,
     };
-    object(action, &event.node, &fields, index, now_ns, out);
+    let ttl = Ttl::Given(event.ttl_s);
+    object(action, &event.node, &fields, index, ttl, out);
 }
 
 /// The answer to a GET, page by page: a file as an object, a directory as the list of its children.
@@ -78,6 +79,7 @@ impl V1Listing {
         now_ns: u64,
         out: &mut Vec<u8>,
     ) {
+        let ttl = Ttl::LeftAt(now_ns);
         for item in items {
             let view = &item.view;
             if item.depth == 0 && !view.dir {
@@ -86,7 +88,7 @@ impl V1Listing {
                     expires_ns: view.expires_ns,
                     ..Fields::default()
                 };
-                return object("get", view, &fields, index, now_ns, out);
+                return object("get", view, &fields, index, ttl, out);
             }
             if item.depth == 0 {
                 self.index = Some(index);
@@ -101,7 +103,7 @@ impl V1Listing {
                 ..Fields::default()
             };
             let index = self.index.unwrap_or(index);
-            object("get", view, &fields, index, now_ns, out);
+            object("get", view, &fields, index, ttl, out);
         }
         if last {
             out.push(b']');
