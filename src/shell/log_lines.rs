@@ -143,11 +143,12 @@ fn log_failed_snapshot(index: Index) {
 }
 
 fn log_config(config: &ClusterConfig) {
+    let seconds = |ms: u64| ms as f64 / 1_000.0;
     log::info!(
-        "cluster config: active size {}, remove delay {} ms, sync interval {} ms",
+        "cluster config: active size {}, remove delay {} s, sync interval {} s",
         config.active_size,
-        config.remove_delay_ms,
-        config.sync_interval_ms
+        seconds(config.remove_delay_ms),
+        seconds(config.sync_interval_ms)
     );
 }
 
@@ -275,8 +276,8 @@ fn log_leaderless(machine: &Machine, voters: usize) {
         ),
     };
     log::warn!(
-        "no leader: {what}. If they are lost for good, and only then: this machine goes on alone with \
-         what it holds if it is started with -force-new-cluster={}",
+        "no leader: {what}. After a loss for good, and only then: this machine goes on alone with what \
+         it holds if it is started with -force-new-cluster={}",
         PublicId::of_cluster(machine.cluster())
     );
 }
@@ -338,6 +339,10 @@ fn log_link(machine: &Machine, report: &LinkReport) {
              two clusters now. Decide for one: wipe the machines of the other one (-f) and let them \
              join. To go on without {peer}, remove it{suppressed}"
         ),
+        // The leader dials a new member before the answer to its join has arrived.
+        LinkReportEvent::Refused(_) if report.name.is_none() && machine.id().is_none() => {
+            log::debug!("refused a link of {peer}: this machine is no member yet{suppressed}");
+        }
         LinkReportEvent::Refused(refusal) => {
             log::warn!(
                 "refused a link of {peer}: code {}{suppressed}",
