@@ -103,6 +103,12 @@ fn stages_and_queues(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f6
     assert!(after["process_resident_memory_bytes"] > 1e6);
 }
 
+/// The id of a member under `-compat 2`.
+fn id(server: &Server) -> String {
+    let own = server.client("GET", "/v2/stats/self", "").json();
+    own["id"].as_str().expect("an id").to_string()
+}
+
 /// Each machine of a cluster shows its own figures, a standby too.
 #[test]
 fn every_machine_has_figures() {
@@ -131,6 +137,12 @@ fn every_machine_has_figures() {
         (of("tern_standbys")[0] == one).then_some(())
     });
     assert_eq!(of("tern_peer_linked{peer=\"node3\"}")[..2], [one, one]);
+    let followers = servers[1..3].iter().map(id);
+    let (local, followers) = (id(&servers[0]), followers.collect::<Vec<_>>());
+    for remote in followers {
+        let labels = format!("{{Local=\"{local}\",Remote=\"{remote}\"}}");
+        assert_eq!(of(&format!("etcd_network_active_peers{labels}"))[0], one);
+    }
     servers[2].kill();
     let mut survivors = servers.iter();
     let leader = survivors.next().expect("the first");

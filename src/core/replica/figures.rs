@@ -14,6 +14,7 @@ impl Replica {
         let members = self.raft.configuration().members.iter();
         let others = members.filter(|member| member.id != own && member.has_started());
         let peer = |member: &Member| PeerFigures {
+            id: self.public_id(member),
             name: member.name.clone(),
             is_linked: is_linked(member.id),
             progress: self.peer_progress_figures(now, member.id),

@@ -96,6 +96,8 @@ pub struct QueueFigures {
 /// Another member that has started.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerFigures {
+    /// Its public id.
+    pub id: PublicId,
     /// Its name.
     pub name: Box<str>,
     /// Whether a link to it is open.

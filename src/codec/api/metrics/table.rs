@@ -116,11 +116,12 @@ pub(super) const TABLE: &[Metric] = &[
         "Standbys that fetched the list of members here lately; all of them ask the leader.",
         Gauge(|f| member(f, |m| m.standbys)),
     ),
-    row(
-        "tern_peer_linked",
-        "1 while a link to this member is open, else 0.",
-        Gauge(links),
-    ),
+    Metric {
+        name: Some("tern_peer_linked"),
+        etcd: Some(("etcd_network_active_peers", Some(etcd_active_peers))),
+        help: "1 while a link to this member is open, else 0.",
+        kind: Gauge(links),
+    },
     row(
         "tern_peer_lag_entries",
         "Entries of the log that a member lacks; only the leader knows.",
@@ -422,6 +423,22 @@ fn links(figures: &Figures) -> Vec<Sample> {
         .map(|peer| {
             let is_linked = f64::from(u8::from(peer.is_linked));
             labelled(label("peer", &peer.name), is_linked)
+        })
+        .collect()
+}
+
+/// The same with the ids of both ends.
+fn etcd_active_peers(figures: &Figures) -> Vec<Sample> {
+    let Some(member) = &figures.core.member else {
+        return Vec::new();
+    };
+    let local = label("Local", &member.id.to_string());
+    let peers = member.peers.iter();
+    peers
+        .map(|peer| {
+            let remote = label("Remote", &peer.id.to_string());
+            let is_linked = f64::from(u8::from(peer.is_linked));
+            labelled(format!("{local},{remote}"), is_linked)
         })
         .collect()
 }
