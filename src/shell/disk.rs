@@ -8,10 +8,11 @@
 //!
 //! A sync runs in place, or as a [`Task`] that the caller runs in another thread and gives back. The
 //! caller chooses ([`Manner`]): this file has neither threads nor clocks. So the simulator runs the
-//! same code, with tasks that end in any later turn.
+//! same code, with tasks that end in any later turn. Work on snapshot files is always a task, of
+//! another kind ([`SnapshotTask`]).
 //!
 //! Start with [`Disk::open`] (in `recovery`), then [`Disk::append`], [`Disk::start_sync`],
-//! [`Disk::take_back`], [`Disk::poll_sync`].
+//! [`Disk::take_back`], [`Disk::poll_sync`], and [`Disk::snapshot`] for snapshot files.
 mod dir;
 mod export;
 mod files;
@@ -20,6 +21,7 @@ mod membership;
 mod recovery;
 mod restored;
 mod snapfile;
+mod snapshot_files;
 mod snapshots;
 mod standby;
 pub mod worker;
@@ -28,6 +30,7 @@ pub use export::Export;
 use files::DataDir;
 use membership::OwnMembership;
 pub use restored::restore_nodes;
+pub use snapshot_files::SnapshotTask;
 
 use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
 use crate::core::raft::room::{BODY_BYTES_MAX, CLIENT_RESERVE_BYTES, RECORD_EXTRA_BYTES};
@@ -446,14 +449,40 @@ impl<F: FileSystem> Disk<F> {
         self.wal.set_configuration(&bytes);
     }
 
-    /// Carries out an order of the core about snapshot files. Returns the report to the core, if
-    /// there is one.
+    /// Takes an order of the core about snapshot files, for the next [`Disk::start_snapshot_task`].
+    /// Returns the report to the core if the order is refused at once.
+    pub fn snapshot(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
+        self.snapshots.take_order(order)
+    }
+
+    /// Makes a task of the orders about snapshot files that wait. `None` if none does, and while
+    /// another such task is under way. It may run beside the tasks of the log.
+    pub fn start_snapshot_task(&mut self) -> Option<SnapshotTask<F>> {
+        self.snapshots.start_task()
+    }
+
+    /// Takes back a task that has run. [`Disk::take_snapshot_reports`] then has its reports.
     ///
     /// # Errors
     ///
     /// See [`DiskFailure`].
-    pub fn snapshot(&mut self, order: SnapshotOut) -> Result<Option<SnapshotIn>, DiskFailure> {
-        self.snapshots.carry_out(order)
+    pub fn take_back_snapshots(&mut self, task: SnapshotTask<F>) -> Result<(), DiskFailure> {
+        self.snapshots.take_back(task)
+    }
+
+    /// The reports to the core of the tasks that were taken back, in order, each once.
+    pub fn take_snapshot_reports(&mut self) -> Vec<SnapshotIn> {
+        self.snapshots.take_reports()
+    }
+
+    /// Whether a task with snapshot files is under way.
+    pub fn has_snapshot_task(&self) -> bool {
+        self.snapshots.has_task()
+    }
+
+    /// Whether [`Disk::start_snapshot_task`] or [`Disk::take_snapshot_reports`] has something to do.
+    pub fn has_snapshot_work(&self) -> bool {
+        self.snapshots.has_work()
     }
 
     /// Starts an export in the data directory.

@@ -465,10 +465,11 @@ impl Reactor {
         self.links.accept(registry, parts, admitted);
     }
 
-    /// Phase 4: takes back the disk's task if it has ended, and reports to the machine the
-    /// records that are durable since.
+    /// Phase 4: takes back the disk's tasks that have ended, and reports to the machine the records
+    /// that are durable since, and the results of work on snapshot files.
     fn complete_sync(&mut self) {
         self.storage.complete_sync(&mut self.machine, self.now);
+        self.storage.complete_snapshots(&mut self.machine, self.now);
         self.count_sync();
     }
 

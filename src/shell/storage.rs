@@ -2,10 +2,11 @@
 //! the machine.
 //!
 //! The loop never waits for a slow sync of the log. A short one runs in place. A longer one is a task
-//! for a thread; its end wakes the poll and is reported in a later turn. The loop does wait for the
-//! device
-//! - in three rare orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the task,
-//! - for each piece of a snapshot that is written, read or received (`take_outputs`), and of an export,
+//! for a thread; its end wakes the poll and is reported in a later turn. Work on snapshot files is
+//! always a task, for a second thread: it is seldom short, and no client waits for it. The loop does
+//! wait for the device
+//! - in three rare orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the tasks,
+//! - for each piece of an export,
 //! - in `close`.
 //!
 //! Must not decide anything about raft. Start with [`Storage::take_outputs`], then
@@ -16,15 +17,16 @@ use crate::core::machine::{Machine, Outputs, StandbyInfo};
 use crate::core::raft::{Configuration, PeerId};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
-use crate::shell::disk::worker::Worker;
+use crate::shell::disk::worker::{LogWorker, SnapshotWorker};
 use crate::shell::disk::{Disk, SyncReport, or_exit};
 use mio::Waker;
 use std::sync::Arc;
 
-/// The disk, the thread of its tasks, and the rules of its syncs.
+/// The disk, the threads of its tasks, and the rules of its syncs.
 pub struct Storage {
     disk: Disk,
-    worker: Worker,
+    worker: LogWorker,
+    snapshot_worker: SnapshotWorker,
     /// In which manner a sync runs.
     manner: SyncManner,
     /// The wait for further requests before the sync after a slow one.
@@ -40,16 +42,17 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Starts the thread, which wakes the poll of `waker`.
+    /// Starts the threads, which wake the poll of `waker`.
     ///
     /// # Errors
     ///
     /// The system has no thread; with a sentence for the user.
     pub fn new(disk: Disk, waker: Arc<Waker>) -> Result<Storage, String> {
-        let worker = Worker::new(waker).map_err(|e| format!("no thread for the disk: {e}"))?;
+        let no_thread = |e| format!("no thread for the disk: {e}");
         Ok(Storage {
             disk,
-            worker,
+            worker: LogWorker::new("disk", waker.clone()).map_err(no_thread)?,
+            snapshot_worker: SnapshotWorker::new("snapshots", waker).map_err(no_thread)?,
             manner: SyncManner::default(),
             gathering: Gathering::default(),
             task_since_us: 0,
@@ -78,12 +81,36 @@ impl Storage {
         }
         let mut has_reported = false;
         for out in outputs.snapshot.drain(..) {
-            if let Some(saved) = or_exit(self.disk.snapshot(out)) {
-                machine.on_snapshot(now, saved);
+            if let Some(refused) = self.disk.snapshot(out) {
+                machine.on_snapshot(now, refused);
                 has_reported = true;
             }
         }
+        self.start_snapshot_task();
         has_reported
+    }
+
+    /// Hands over what waits for the snapshot files, unless a task is under way.
+    fn start_snapshot_task(&mut self) {
+        if let Some(task) = self.disk.start_snapshot_task() {
+            self.snapshot_worker.start(task);
+        }
+    }
+
+    /// Takes back the task with snapshot files if it has ended, reports its results to the machine,
+    /// and starts the next one.
+    pub fn complete_snapshots(&mut self, machine: &mut Machine, now: Now) {
+        if self.disk.has_snapshot_task()
+            && let Some(ended) = self.snapshot_worker.take_ended()
+        {
+            or_exit(self.disk.take_back_snapshots(ended.task));
+        }
+        if self.disk.has_snapshot_work() {
+            for report in self.disk.take_snapshot_reports() {
+                machine.on_snapshot(now, report);
+            }
+            self.start_snapshot_task();
+        }
     }
 
     /// Takes back the task if it has ended, and reports to the machine the records
@@ -177,7 +204,8 @@ impl Storage {
     /// Whether the next turn has something to do here at once.
     pub fn has_work(&self, now_us: u64) -> bool {
         let is_waiting = self.gathering.is_waiting(self.disk.appended(), now_us);
-        (!is_waiting || self.disk.has_unwritten_state()) && self.disk.has_work()
+        let may_sync = !is_waiting || self.disk.has_unwritten_state();
+        (may_sync && self.disk.has_work()) || self.disk.has_snapshot_work()
     }
 
     /// When the next turn must come, in microseconds of the monotonic clock; `None` if nothing is
@@ -195,33 +223,37 @@ impl Storage {
 
     /// See [`Disk::keep_id`]. Waits for the device.
     pub fn keep_id(&mut self, id: PeerId) {
-        self.finish_task();
+        self.finish_tasks();
         or_exit(self.disk.keep_id(id));
     }
 
     /// See [`Disk::keep_standby`]. Waits for the device.
     pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
-        self.finish_task();
+        self.finish_tasks();
         or_exit(self.disk.keep_standby(info, abandons_log));
     }
 
     /// See [`Disk::start_over`]. Waits for the device.
     pub fn start_over(&mut self) -> u64 {
-        self.finish_task();
+        self.finish_tasks();
         or_exit(self.disk.start_over())
     }
 
     /// Syncs the appended records and closes the log, at the end of the loop. Waits for the device.
     pub fn close(mut self) {
-        self.finish_task();
+        self.finish_tasks();
         or_exit(self.disk.close());
     }
 
-    /// Waits until the task has ended, and takes it back. Its records are reported later.
-    fn finish_task(&mut self) {
+    /// Waits until the tasks have ended, and takes them back. Their results are reported later.
+    fn finish_tasks(&mut self) {
         if self.disk.has_task() {
             let ended = self.worker.wait();
             or_exit(self.disk.take_back(ended.task));
+        }
+        if self.disk.has_snapshot_task() {
+            let ended = self.snapshot_worker.wait();
+            or_exit(self.disk.take_back_snapshots(ended.task));
         }
     }
 }

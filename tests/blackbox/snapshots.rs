@@ -3,6 +3,11 @@
 use std::path::Path;
 use tern_support::client::{Conn, until};
 use tern_support::server::Server;
+use tern_support::skip::{Need, lacks};
+
+/// A write takes a fraction of a millisecond. So many within two seconds show that they do not wait,
+/// however busy this machine is.
+const WRITES_MIN: usize = 20;
 
 /// Flips a bit in the middle of a file.
 fn damage(path: &Path) {
@@ -41,6 +46,28 @@ fn all_there(server: &Server, written: u32) {
         let answer = conn.ask("GET", &format!("/v2/keys/k{number}"), "");
         assert_eq!(answer.json()["node"]["value"], value(number));
     }
+}
+
+/// The folder of the snapshots is synced slowly: the last call before the oldest one is removed.
+#[test]
+fn writes_do_not_wait_for_the_end_of_a_snapshot() {
+    if lacks(Need::Strace) {
+        return;
+    }
+    let server = Server::start(&["-snapshot-count", "50"]);
+    let slow = server.change_calls("fsync", "delay_enter=2000000");
+    let mut conn = Conn::open(server.client_port);
+    let mut meanwhile = 0;
+    until("an old snapshot is removed", || {
+        let before = server.snapshots().len();
+        let answer = conn.ask("PUT", "/v2/keys/k", "value=v");
+        assert!(answer.status() < 300, "{}", answer.text());
+        let after = server.snapshots().len();
+        meanwhile += usize::from(before == 3 && after == 3);
+        (before == 3 && after == 2).then_some(())
+    });
+    drop(slow);
+    assert!(meanwhile >= WRITES_MIN, "{meanwhile} writes");
 }
 
 /// The older one and the log hold all that the newest held.

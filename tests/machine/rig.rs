@@ -202,8 +202,10 @@ impl Rig {
             SnapshotOut::Receive { .. } => "receive",
         });
         if fails {
-            self.disk.on_snapshot_output(SnapshotOut::Abandon);
-            return self.machine.on_snapshot(self.now, SnapshotIn::Failed);
+            let index = self.disk.abandon_snapshot();
+            return self
+                .machine
+                .on_snapshot(self.now, SnapshotIn::Failed { index });
         }
         if let Some(input) = self.disk.on_snapshot_output(out) {
             self.machine.on_snapshot(self.now, input);

@@ -80,8 +80,12 @@ fn a_snapshot_that_cannot_be_written_is_tried_again_later() {
     rig.sync();
     rig.effects.clear();
     rig.machine.advance(rig.now, &mut rig.effects);
-    assert!(matches!(rig.effects.snapshot[0], SnapshotOut::Begin(_)));
-    rig.machine.on_snapshot(rig.now, SnapshotIn::Failed);
+    let SnapshotOut::Begin(meta) = &rig.effects.snapshot[0] else {
+        panic!("a snapshot is due");
+    };
+    let index = meta.index;
+    rig.machine
+        .on_snapshot(rig.now, SnapshotIn::Failed { index });
     let entries = rig.disk.log.records().count();
     rig.put("/foo", "soon after");
     assert!(rig.snapshot_log.is_empty());
@@ -107,4 +111,81 @@ fn a_snapshot_of_nothing_new_is_not_taken() {
     let count = rig.snapshot_log.len();
     rig.pass(600 * SECOND_US);
     assert_eq!(rig.snapshot_log.len(), count);
+}
+
+/// The bytes of the slices that the machine hands out within `us` while the disk takes them and reports
+/// nothing, and the last slices and the end of the snapshot.
+fn encoded_within(rig: &mut Rig, us: u64) -> (u64, bool) {
+    let (mut bytes, mut is_whole) = (0, false);
+    let end_us = rig.now.mono_us + us;
+    while rig.now.mono_us < end_us {
+        rig.effects.clear();
+        rig.machine.advance(rig.now, &mut rig.effects);
+        for out in rig.effects.snapshot.drain(..) {
+            match out {
+                SnapshotOut::Chunk(chunk) => bytes += chunk.len() as u64,
+                SnapshotOut::Finish => is_whole = true,
+                _ => {}
+            }
+        }
+        rig.now.mono_us += 1_000;
+        rig.machine.on_time(rig.now);
+    }
+    (bytes, is_whole)
+}
+
+/// A disk that is slower than the pace of a snapshot holds it back, and the machine does not ask for
+/// turns meanwhile.
+#[test]
+fn a_snapshot_waits_for_the_disk() {
+    let mut rig = Rig::serving(Settings {
+        snapshot_count: 3_000,
+        ..settings(1)
+    });
+    let value = "x".repeat(1_000);
+    for n in 0..2_995 {
+        rig.ask(set(&format!("/dir/{n:05}"), &value));
+    }
+    rig.settle();
+    assert!(rig.snapshot_log.is_empty());
+    for n in 0..5 {
+        rig.ask(set("/due", &n.to_string()));
+    }
+    rig.turn();
+    rig.sync();
+    let (waiting, is_whole) = encoded_within(&mut rig, 10 * SECOND_US);
+    let bound = 1 << 20;
+    assert!((bound..bound + 40_000).contains(&waiting), "{waiting}");
+    assert!(!is_whole && !rig.machine.wants_turn());
+    let mut all = waiting;
+    for waiting_bytes in [bound, bound / 2, 0] {
+        let written = SnapshotIn::Written { waiting_bytes };
+        rig.machine.on_snapshot(rig.now, written);
+        let (more, _) = encoded_within(&mut rig, SECOND_US);
+        assert_eq!(more > 0, waiting_bytes < bound, "{waiting_bytes}");
+        all += more;
+    }
+    assert!(all > 2 * bound, "{all}");
+}
+
+#[test]
+fn a_failure_of_a_snapshot_that_was_given_up_is_not_that_of_the_next_one() {
+    let mut rig = Rig::serving(often());
+    for n in 0..49 {
+        rig.ask(set("/foo", &n.to_string()));
+    }
+    rig.settle();
+    rig.ask(set("/foo", "due"));
+    rig.effects.clear();
+    rig.turn();
+    let index = tern::core::raft::Index(3);
+    let late = SnapshotIn::Failed { index };
+    rig.machine.on_snapshot(rig.now, late);
+    rig.settle();
+    assert_eq!(rig.snapshot_log.last(), Some(&"finish"));
+    assert!(
+        !rig.facts
+            .iter()
+            .any(|fact| matches!(fact, Fact::SnapshotAbandoned { .. }))
+    );
 }

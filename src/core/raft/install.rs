@@ -1,11 +1,12 @@
 //! Snapshots on the receiving side (thesis 5.1): chunks come in, the owner installs the snapshot,
 //! and the log continues after it. The sending side is in `snapshot`.
 //!
-//! Each chunk that is in order is passed to the owner (`RaftOutput::chunks`). Chunks have no checksum
-//! of their own: the frames of a link have one, and so has each part of the snapshot file. After the
-//! last chunk the owner verifies the whole snapshot, puts it in place durably and restores its state,
-//! then reports it (`Raft::on_installed`). The acknowledgement waits until the record that starts
-//! the log after the snapshot is durable too. Start reading at `Raft::on_install_snapshot`.
+//! Each chunk that is in order is passed to the owner (`RaftOutput::chunks`). The next one is asked
+//! for once the owner has reported it (`Raft::on_chunk_received`). Chunks have no checksum of their
+//! own: the frames of a link have one, and so has each part of the snapshot file. After the last
+//! chunk the owner verifies the whole snapshot, restores its state and puts it in place durably, then
+//! reports it (`Raft::on_installed`). The acknowledgement waits until the record that starts the log
+//! after the snapshot is durable too. Start reading at `Raft::on_install_snapshot`.
 use super::Raft;
 use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
 use crate::core::timer::Now;
@@ -25,11 +26,18 @@ pub struct Chunk {
     pub done: bool,
 }
 
+/// Most chunks that wait for the owner. A transfer has one at most, so another sender that begins
+/// meanwhile need not wait.
+const UNREPORTED_MAX: usize = 2;
+
 /// The snapshot that a peer sends to this member; one at a time.
 #[derive(Default)]
 pub struct Incoming {
     /// `None` if none is sent.
     snapshot: Option<IncomingSnapshot>,
+    /// How many chunks were passed to the owner that it has not reported; at most `UNREPORTED_MAX`.
+    /// It reports each once, in order.
+    unreported: usize,
 }
 
 /// How far a snapshot from a peer is.
@@ -42,7 +50,7 @@ struct IncomingSnapshot {
     offset: u64,
     /// Whether the owner has all bytes and installs them.
     is_complete: bool,
-    /// When the last chunk arrived, in microseconds of the monotonic clock.
+    /// When the last chunk arrived, or was reported, in microseconds of the monotonic clock.
     heard_us: u64,
 }
 
@@ -73,14 +81,43 @@ impl Incoming {
         }
     }
 
+    /// Whether a chunk from `from` comes too early: the owner has not reported the one before it.
+    /// The chunk is dropped. If it is of the transfer that is under way, the report asks for it
+    /// again; otherwise its sender repeats it.
+    fn is_owner_behind(&self, from: PeerId, meta: &SnapshotMeta) -> bool {
+        let is_same = |known: &IncomingSnapshot| known.from == from && known.meta == *meta;
+        let unreported_max = if self.snapshot.as_ref().is_some_and(is_same) {
+            1
+        } else {
+            UNREPORTED_MAX
+        };
+        self.unreported >= unreported_max
+    }
+
     /// A chunk was passed to the owner; the next one starts at `snapshot.offset`.
     fn on_chunk(&mut self, snapshot: IncomingSnapshot) {
         self.snapshot = Some(snapshot);
+        self.unreported += 1;
+    }
+
+    /// The owner has written the oldest chunk that it had. Returns the transfer whose next chunk it
+    /// takes; `None` while it has others, and if no further chunk is wanted.
+    fn on_received(&mut self, now_us: u64) -> Option<&IncomingSnapshot> {
+        self.on_reported();
+        let known = self.snapshot.as_mut().filter(|s| !s.is_complete)?;
+        known.heard_us = now_us;
+        (self.unreported == 0).then_some(known)
+    }
+
+    /// The owner has reported the oldest chunk that it had.
+    fn on_reported(&mut self) {
+        self.unreported = self.unreported.saturating_sub(1);
     }
 
     /// The installation of `meta` has ended. Returns the sender. `None` if its transfer is not known
     /// any more: the owner has refused an earlier snapshot meanwhile (`take_refused`).
     fn take_installed(&mut self, meta: &SnapshotMeta) -> Option<PeerId> {
+        self.on_reported();
         let snapshot = self
             .snapshot
             .take_if(|s| s.is_complete && s.meta == *meta)?;
@@ -93,6 +130,7 @@ impl Incoming {
     /// The report may be late, and speak of an earlier snapshot than the one that is sent now. Then
     /// this one is sent again from its first byte.
     fn take_refused(&mut self) -> Option<(PeerId, Index)> {
+        self.on_reported();
         let snapshot = self.snapshot.take()?;
         Some((snapshot.from, snapshot.meta.index))
     }
@@ -104,6 +142,7 @@ impl Incoming {
 
     /// Part of `Raft::check_invariants`.
     pub fn check_invariants(&self, own_id: PeerId, leads: bool) {
+        assert!(self.unreported <= UNREPORTED_MAX, "chunks have a bound");
         if let Some(snapshot) = &self.snapshot {
             assert!(!leads, "a leader needs no snapshot");
             assert_ne!(snapshot.from, own_id, "a peer sends a snapshot");
@@ -133,7 +172,8 @@ impl Raft {
             self.acknowledge_again();
             return;
         }
-        if !self.accepts_snapshot_from(from, is_leader, index) {
+        let is_early = self.incoming.is_owner_behind(from, &meta);
+        if is_early || !self.accepts_snapshot_from(from, is_leader, index) {
             return;
         }
         let expected = self.incoming.missing_from(from, &meta);
@@ -155,9 +195,6 @@ impl Raft {
             data,
             done,
         });
-        if !done {
-            self.request_chunk(from, index, next);
-        }
     }
 
     /// Whether a needed snapshot is taken from `from` now.
@@ -177,6 +214,17 @@ impl Raft {
 
     fn request_chunk(&mut self, from: PeerId, index: Index, offset: u64) {
         self.send(from, Rpc::SnapshotReply { index, offset });
+    }
+
+    /// The owner has written a chunk that is not the last one. The next one is asked for only now, so
+    /// that a slow disk holds the sender back.
+    pub fn on_chunk_received(&mut self, now: Now) {
+        self.on_input(now);
+        if let Some(known) = self.incoming.on_received(now.mono_us) {
+            let (from, index, offset) = (known.from, known.meta.index, known.offset);
+            self.request_chunk(from, index, offset);
+        }
+        self.check_invariants();
     }
 
     /// The owner has installed the snapshot `meta` durably and restored its state from it.
@@ -301,6 +349,27 @@ mod tests {
         assert!(incoming.is_sent_by_other(PeerId(3), 50, 150));
         assert!(!incoming.is_sent_by_other(PeerId(3), 50, 151));
         assert!(!incoming.is_sent_by_other(PeerId(2), 50, 100));
+    }
+
+    /// A slow disk holds a sender back; another sender may begin meanwhile.
+    #[test]
+    fn the_next_chunk_waits_for_the_report_of_the_one_before() {
+        let mut incoming = incoming(false);
+        assert!(incoming.is_owner_behind(PeerId(2), &meta(9)));
+        assert!(!incoming.is_owner_behind(PeerId(3), &meta(10)));
+        incoming.on_chunk(IncomingSnapshot {
+            from: PeerId(3),
+            meta: meta(10),
+            offset: 5,
+            is_complete: false,
+            heard_us: 200,
+        });
+        assert!(incoming.is_owner_behind(PeerId(2), &meta(9)));
+        assert!(incoming.on_received(300).is_none(), "it was of the former");
+        assert!(incoming.is_owner_behind(PeerId(3), &meta(10)));
+        let known = incoming.on_received(300).expect("the next one is wanted");
+        assert_eq!((known.from, known.offset), (PeerId(3), 5));
+        assert!(!incoming.is_owner_behind(PeerId(3), &meta(10)));
     }
 
     #[test]

@@ -16,8 +16,10 @@ use crate::core::timer::Now;
 const SLICE_BYTES: usize = 32 << 10;
 /// Spare capacity of a slice's buffer for the item that exceeds `SLICE_BYTES`.
 const SLICE_SLACK_BYTES: usize = 4096;
-/// Most bytes written by one `advance`; the last slice may exceed them.
+/// Most bytes encoded by one `advance`; the last slice may exceed them.
 const TURN_BYTES_MAX: u64 = 1 << 20;
+/// No slice is encoded while this many bytes of slices wait for the disk.
+const UNWRITTEN_BYTES_MAX: u64 = 1 << 20;
 /// The bytes of a snapshot that are due in each millisecond, even if nothing is written meanwhile.
 /// They take 50 us: a twentieth of the loop.
 const BYTES_PER_MS: u64 = 16 << 10;
@@ -62,8 +64,10 @@ pub struct Snapshotting {
     log_bytes: u64,
     /// The size of the last snapshot on disk; 0 before the first.
     last_bytes: u64,
-    /// How many bytes of the snapshot under way are written.
-    written_bytes: u64,
+    /// How many bytes of the snapshot under way are encoded.
+    encoded_bytes: u64,
+    /// How many bytes of slices wait for the disk, those of abandoned snapshots included.
+    unwritten_bytes: u64,
     /// When the snapshot under way began, in microseconds of the monotonic clock.
     begun_us: u64,
     /// No snapshot begins before this time, in microseconds of the monotonic clock; 0 without a
@@ -79,7 +83,8 @@ impl Snapshotting {
             entries: 0,
             log_bytes: 0,
             last_bytes,
-            written_bytes: 0,
+            encoded_bytes: 0,
+            unwritten_bytes: 0,
             begun_us: 0,
             not_before_us: 0,
         }
@@ -97,19 +102,27 @@ impl Snapshotting {
     }
 
     /// When the next slice is due at the latest, in microseconds of the monotonic clock. `None` if
-    /// there is none to write.
+    /// there is none to encode, and while too many wait for the disk.
     pub fn next_deadline(&self) -> Option<u64> {
         let SnapshotStage::Writing(_) = self.stage else {
             return None;
         };
-        Some(self.begun_us + self.written_bytes.div_ceil(BYTES_PER_MS) * 1000)
+        if self.is_disk_behind() {
+            return None;
+        }
+        Some(self.begun_us + self.encoded_bytes.div_ceil(BYTES_PER_MS) * 1000)
     }
 
-    /// Whether the next slice is due: by the time, or because fewer bytes are written than
+    /// Whether as many slices wait for the disk as may.
+    fn is_disk_behind(&self) -> bool {
+        self.unwritten_bytes >= UNWRITTEN_BYTES_MAX
+    }
+
+    /// Whether the next slice is due: by the time, or because fewer bytes are encoded than
     /// `wanted_bytes` (`MemoryBounds::snapshot_bytes_due`).
     fn is_slice_due(&self, now: Now, wanted_bytes: u64) -> bool {
         let by_time = self.next_deadline().is_some_and(|us| us <= now.mono_us);
-        by_time || self.written_bytes < wanted_bytes
+        by_time || self.encoded_bytes < wanted_bytes
     }
 
     /// The key space is frozen at `index`.
@@ -117,7 +130,7 @@ impl Snapshotting {
         self.stage = SnapshotStage::Writing(index);
         self.entries = 0;
         self.log_bytes = 0;
-        self.written_bytes = 0;
+        self.encoded_bytes = 0;
         self.begun_us = now.mono_us;
     }
 
@@ -199,12 +212,13 @@ impl Replica {
         self.outputs.snapshot.push(SnapshotOut::Begin(meta));
     }
 
-    /// Writes the slices of the snapshot under way that are due, at most `TURN_BYTES_MAX`.
+    /// Encodes the slices of the snapshot under way that are due, at most `TURN_BYTES_MAX`.
     fn write_slices(&mut self, now: Now) {
-        let end_bytes = self.snapshotting.written_bytes + TURN_BYTES_MAX;
+        let end_bytes = self.snapshotting.encoded_bytes + TURN_BYTES_MAX;
         while let SnapshotStage::Writing(index) = self.snapshotting.stage {
             let is_due = self.awaits_slices() || self.is_slice_due(now);
-            if !is_due || self.snapshotting.written_bytes >= end_bytes {
+            let is_over = self.snapshotting.encoded_bytes >= end_bytes;
+            if !is_due || is_over || self.snapshotting.is_disk_behind() {
                 break;
             }
             self.write_slice(now, index);
@@ -222,10 +236,13 @@ impl Replica {
     }
 
     /// Whether a snapshot is being written, and clients' writes are refused until it has released
-    /// the log. Then it is not paced: the log does not grow, and that is what the pace follows.
+    /// the log. Then it is not paced: the log does not grow, and that is what the pace follows. But
+    /// it waits for the disk.
     pub(super) fn awaits_slices(&self) -> bool {
         let is_writing = matches!(self.snapshotting.stage, SnapshotStage::Writing(_));
-        is_writing && (self.is_disk_low || self.raft.is_log_full())
+        is_writing
+            && !self.snapshotting.is_disk_behind()
+            && (self.is_disk_low || self.raft.is_log_full())
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {
@@ -235,7 +252,8 @@ impl Replica {
             self.outputs.snapshot.push(SnapshotOut::Abandon);
             return self.give_up_snapshot(now, index, GIVEN_UP_PAUSE_US);
         }
-        self.snapshotting.written_bytes += slice.len() as u64;
+        self.snapshotting.encoded_bytes += slice.len() as u64;
+        self.snapshotting.unwritten_bytes += slice.len() as u64;
         if !slice.is_empty() {
             self.outputs.snapshot.push(SnapshotOut::Chunk(slice));
         }
@@ -269,12 +287,15 @@ impl Replica {
     /// The disk reports on a snapshot: this member's own, or the leader's.
     pub fn on_snapshot(&mut self, now: Now, input: SnapshotIn) {
         match input {
+            SnapshotIn::Written { waiting_bytes } => {
+                self.snapshotting.unwritten_bytes = waiting_bytes;
+            }
             SnapshotIn::Saved {
                 index,
                 bytes,
                 older,
             } => self.on_snapshot_saved(index, bytes, older),
-            SnapshotIn::Failed => self.on_snapshot_failed(now),
+            SnapshotIn::Failed { index } => self.on_snapshot_failed(now, index),
             SnapshotIn::Read {
                 to,
                 index,
@@ -284,6 +305,7 @@ impl Replica {
                 let wanted = ChunkWanted { to, index, offset };
                 self.raft.on_chunk(now, wanted, data);
             }
+            SnapshotIn::Received => self.raft.on_chunk_received(now),
             SnapshotIn::Installed { meta, store, bytes } => {
                 self.on_snapshot_installed(now, meta, *store, bytes);
             }
@@ -305,9 +327,10 @@ impl Replica {
         }
     }
 
-    /// The disk could not write this member's snapshot.
-    fn on_snapshot_failed(&mut self, now: Now) {
-        if let Some(index) = self.snapshotting.stage.index() {
+    /// The disk could not write this member's snapshot at `index`. Without effect if that was given
+    /// up meanwhile.
+    fn on_snapshot_failed(&mut self, now: Now, index: Index) {
+        if self.snapshotting.stage.index() == Some(index) {
             self.store.snapshot_abandon();
             self.give_up_snapshot(now, index, NO_ROOM_PAUSE_US);
         }
@@ -329,7 +352,10 @@ impl Replica {
         if let SnapshotStage::Writing(_) | SnapshotStage::Written(_) = self.snapshotting.stage {
             self.outputs.snapshot.push(SnapshotOut::Abandon);
         }
-        self.snapshotting = Snapshotting::new(bytes);
+        self.snapshotting = Snapshotting {
+            unwritten_bytes: self.snapshotting.unwritten_bytes,
+            ..Snapshotting::new(bytes)
+        };
         self.replace_store(store, index);
         self.outputs.facts.push(Fact::SnapshotInstalled { index });
     }

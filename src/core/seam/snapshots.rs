@@ -2,12 +2,12 @@
 use crate::core::raft::{Index, PeerId, SnapshotMeta};
 use crate::core::store::Store;
 
-/// Work on snapshot files. At most one own snapshot and one received one are unfinished.
+/// Work on snapshot files, in order. At most one own snapshot and one received one are unfinished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotOut {
     /// Start a new file of an own snapshot with this head.
     Begin(SnapshotMeta),
-    /// Append to the unfinished file.
+    /// Append to the unfinished file. [`SnapshotIn::Written`] says how many bytes still wait.
     Chunk(Vec<u8>),
     /// The unfinished file is complete: sync it, rename it, sync the directory, then answer with
     /// [`SnapshotIn::Saved`] or [`SnapshotIn::Failed`].
@@ -24,7 +24,9 @@ pub enum SnapshotOut {
         /// Where the piece begins in the file, in bytes.
         offset: u64,
     },
-    /// Write a piece of the leader's snapshot to a temporary file.
+    /// Write a piece of the leader's snapshot to a temporary file. Answered by exactly one report:
+    /// [`SnapshotIn::Received`], [`SnapshotIn::Installed`], [`SnapshotIn::Refused`] or
+    /// [`SnapshotIn::NoRoom`].
     Receive {
         /// The snapshot's head.
         meta: SnapshotMeta,
@@ -32,15 +34,19 @@ pub enum SnapshotOut {
         offset: u64,
         /// The piece.
         data: Box<[u8]>,
-        /// It is the last piece: verify the whole, sync, rename, sync the directory, restore the
-        /// key space from it, then answer with [`SnapshotIn::Installed`] or
-        /// [`SnapshotIn::Refused`].
+        /// It is the last piece: verify the whole, restore the key space from it, sync, rename,
+        /// sync the directory, then answer.
         done: bool,
     },
 }
 
 /// The results of work on snapshot files.
 pub enum SnapshotIn {
+    /// Chunks of the own snapshot are in its file.
+    Written {
+        /// How many bytes of chunks still wait.
+        waiting_bytes: u64,
+    },
     /// The own snapshot is durable.
     Saved {
         /// The last entry that it covers.
@@ -52,7 +58,10 @@ pub enum SnapshotIn {
     },
     /// The own snapshot could not be written, for lack of room. Its file is deleted; the older
     /// snapshots stay.
-    Failed,
+    Failed {
+        /// The last entry that it would cover.
+        index: Index,
+    },
     /// The piece that [`SnapshotOut::Read`] asked for.
     Read {
         /// The peer.
@@ -64,6 +73,8 @@ pub enum SnapshotIn {
         /// The piece, and whether it is the last one. `None`: the snapshot was deleted.
         data: Option<(Box<[u8]>, bool)>,
     },
+    /// The piece is in the file, and another one follows.
+    Received,
     /// The leader's snapshot is durable.
     Installed {
         /// Its head.

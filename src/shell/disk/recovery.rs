@@ -14,7 +14,8 @@
 use super::files::{self, DataDir};
 use super::membership::{self, OwnMembership};
 use super::snapfile::{SnapshotFileWriter, Unusable};
-use super::snapshots::{self, KEPT, Snapshots};
+use super::snapshot_files::KEPT;
+use super::snapshots::{self, Snapshots};
 use super::standby::{self, StandbyRecord};
 use super::{Disk, dir, forced, random_of, room_bytes_of, snapfile};
 use crate::core::machine::{FOUNDING_TERM, Founding, Machine, Recovered, Space};

@@ -1,53 +1,66 @@
-//! The snapshot files of a running machine: the one being written, the one being received from a
-//! leader, and the finished ones that are kept.
+//! The snapshots of a running machine: the orders of the core in the order in which they came, and
+//! the tasks that carry them out.
 //!
-//! A full disk is reported to the core, which starts the snapshot again later. Every other failure
-//! is returned and must end the process. Start with [`Snapshots::carry_out`].
+//! Work on snapshot files waits for the device. So an order waits here for a [`SnapshotTask`], which
+//! the caller runs in another thread; one runs at a time. It runs beside the tasks of the log. The
+//! order between the two that safety needs is kept by the core, which gives an order only once the
+//! end of what must precede it was reported:
+//! - A snapshot is finished once the log is durable up to its index. Otherwise a crash could leave it
+//!   followed by entries of a former leader.
+//! - Entries are released once a snapshot that covers them is durable.
+//! - The record of a leader's snapshot goes to the log once that snapshot is durable.
+//!
+//! The key space of a leader's snapshot is restored here, in the loop, piece by piece as it arrives:
+//! the loop frees it later, so its memory is that of the loop's thread.
+//!
+//! What waits is bounded by the core, which follows the reports: `SnapshotIn::Written` bounds the
+//! chunks of an own snapshot, one report for each piece bounds those of a leader's snapshot, and a
+//! peer asks for one piece at a time.
+//!
+//! Start with [`Snapshots::take_order`], then [`Snapshots::start_task`].
 use super::DiskFailure;
-use super::files::{self, DataDir};
-use super::snapfile::{self, SnapshotFileWriter, SnapshotParser, Unusable};
+use super::files::DataDir;
+use super::snapfile::{self, SnapshotParser, Unusable};
+use super::snapshot_files::{
+    SnapshotFileStep, SnapshotFiles, SnapshotPiece, SnapshotTask, incoming_path,
+};
 use crate::core::machine::{SnapshotIn, SnapshotOut};
 use crate::core::raft::{Index, SnapshotMeta};
 use crate::core::store::{BadSnapshot, Discarded, HistoryLimits, Restore, Store};
 use std::io;
 use std::path::{Path, PathBuf};
-use wal::fs::{Access, FileSystem, OpenFile};
+use wal::fs::FileSystem;
 
-/// How many snapshots are kept. The log is released only up to the older one, so that damage to the
-/// newer one loses nothing.
-pub const KEPT: usize = 2;
-/// The longest piece of a snapshot that is read for a peer at once, in bytes. The loop waits for
-/// the read.
-const PIECE_BYTES_MAX: u64 = 256 * 1024;
-/// The name of the leader's snapshot until it is whole.
-const INCOMING: &str = "receive.tmp";
-
-/// The snapshot files in use.
+/// The orders that wait, and the files.
 pub struct Snapshots<F: FileSystem> {
-    data_dir: DataDir<F>,
     /// Bounds for the event history of a restored store.
     limits: HistoryLimits,
-    /// The indexes of the snapshots that are kept, newest first; at most [`KEPT`].
-    kept: Vec<Index>,
-    /// The snapshot that this machine is writing. `None` also after it failed, until the core
-    /// begins the next one.
-    writing: Option<SnapshotFileWriter<F>>,
+    /// The path of the leader's snapshot until it is whole, for texts.
+    incoming_path: PathBuf,
+    /// The files. `None` while a task has them.
+    files: Option<SnapshotFiles<F>>,
+    /// The steps that wait for a task, oldest first.
+    waiting: Vec<SnapshotFileStep>,
+    /// The bytes of the chunks of an own snapshot among them.
+    waiting_bytes: u64,
+    /// The reports of tasks that were taken back, oldest first, until they are taken.
+    reports: Vec<SnapshotIn>,
     /// The snapshot that a leader is sending. `None` before its first piece and after a refusal.
     /// While it is `None`, only a piece at offset 0 is accepted.
-    receiving: Option<Receiving<F::File>>,
-    /// The key spaces of snapshots that were dropped before they were whole, until they are freed.
+    receiving: Option<Receiving>,
+    /// The key spaces of snapshots that were dropped before they were installed, until they are
+    /// freed.
     discarded: Vec<Discarded>,
 }
 
 /// A snapshot from a leader. Each piece is checked and restored when it arrives, so the last one
 /// takes no longer than the others.
-struct Receiving<T> {
-    file: T,
+struct Receiving {
     parser: SnapshotParser,
     restore: Restore,
 }
 
-impl<T> Receiving<T> {
+impl Receiving {
     /// Restores the chunks that the next piece of the file completes.
     fn restore_piece(&mut self, piece: &[u8], path: &Path) -> Result<(), Unusable> {
         let restore = &mut self.restore;
@@ -56,13 +69,12 @@ impl<T> Receiving<T> {
     }
 
     /// The key space, after the last piece.
-    fn finish(self, meta: &SnapshotMeta, path: &Path) -> Result<(T, Store), Unusable> {
+    fn finish(self, meta: &SnapshotMeta, path: &Path) -> Result<Store, Unusable> {
         if self.parser.finish()? != *meta {
             let text = "its head is not the one that was announced".to_string();
             return Err(Unusable::Damaged(text));
         }
-        let store = self.restore.finish();
-        Ok((self.file, store.map_err(|e| damaged(path, &e))?))
+        self.restore.finish().map_err(|e| damaged(path, &e))
     }
 }
 
@@ -74,17 +86,16 @@ fn damaged(path: &Path, error: &BadSnapshot) -> Unusable {
     Unusable::Damaged(format!("{}: {}", path.display(), error.0))
 }
 
-/// A report to the core, if there is one, or a failure that must end the process.
-type Carried = Result<Option<SnapshotIn>, DiskFailure>;
-
 impl<F: FileSystem> Snapshots<F> {
     /// `kept` are the indexes that recovery found, newest first.
     pub fn new(data_dir: &DataDir<F>, limits: HistoryLimits, kept: Vec<Index>) -> Snapshots<F> {
         Snapshots {
-            data_dir: data_dir.clone(),
             limits,
-            kept,
-            writing: None,
+            incoming_path: incoming_path(data_dir),
+            files: Some(SnapshotFiles::new(data_dir, kept)),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            reports: Vec::new(),
             receiving: None,
             discarded: Vec::new(),
         }
@@ -95,212 +106,149 @@ impl<F: FileSystem> Snapshots<F> {
         self.limits
     }
 
-    /// Carries out an order of the core. Returns the report to the core, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed, and not for want of room.
-    pub fn carry_out(&mut self, order: SnapshotOut) -> Carried {
-        match order {
-            SnapshotOut::Begin(meta) => self.begin(&meta),
-            SnapshotOut::Chunk(bytes) => self.append(&bytes),
-            SnapshotOut::Finish => self.finish(),
-            SnapshotOut::Abandon => {
-                self.abandon()?;
-                Ok(None)
+    /// Takes an order of the core for the next task. Returns a report if it is refused at once: a
+    /// piece of a leader's snapshot that is damaged.
+    pub fn take_order(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
+        let step = match order {
+            SnapshotOut::Begin(meta) => SnapshotFileStep::Begin(meta),
+            SnapshotOut::Chunk(bytes) => {
+                self.waiting_bytes += bytes.len() as u64;
+                SnapshotFileStep::Append(bytes)
             }
-            SnapshotOut::Read { to, index, offset } => {
-                let data = self.read(index, offset)?;
-                Ok(Some(SnapshotIn::Read {
-                    to,
-                    index,
-                    offset,
-                    data,
-                }))
-            }
+            SnapshotOut::Finish => SnapshotFileStep::Finish,
+            SnapshotOut::Abandon => SnapshotFileStep::Abandon,
+            SnapshotOut::Read { to, index, offset } => SnapshotFileStep::Read { to, index, offset },
             SnapshotOut::Receive {
                 meta,
                 offset,
                 data,
                 done,
-            } => self.receive(meta, offset, &data, done),
-        }
-    }
-
-    fn begin(&mut self, meta: &SnapshotMeta) -> Carried {
-        assert!(self.writing.is_none(), "one snapshot is written at a time");
-        match SnapshotFileWriter::new(&self.data_dir, meta) {
-            Ok(writer) => {
-                self.writing = Some(writer);
-                Ok(None)
+            } => {
+                let piece = SnapshotPiece {
+                    meta,
+                    offset,
+                    data,
+                    store: None,
+                };
+                return self.receive(piece, done);
             }
-            Err(e) => self.fail(meta.index, &e),
-        }
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Carried {
-        // Without a writer the snapshot has failed and that was reported. Chunks that the core made
-        // before the report still arrive.
-        let Some(writer) = &mut self.writing else {
-            return Ok(None);
         };
-        let index = writer.index();
-        match writer.append(bytes) {
-            Ok(()) => Ok(None),
-            Err(e) => self.fail(index, &e),
-        }
+        self.waiting.push(step);
+        None
     }
 
-    fn finish(&mut self) -> Carried {
-        let Some(writer) = self.writing.take() else {
-            return Ok(None);
+    /// Restores a piece of the leader's snapshot, which the next task writes. Returns a report if it
+    /// is refused.
+    fn receive(&mut self, mut piece: SnapshotPiece, done: bool) -> Option<SnapshotIn> {
+        let path = &self.incoming_path;
+        if piece.offset == 0 {
+            let begun = Receiving {
+                parser: SnapshotParser::new(path, piece.meta.index),
+                restore: Restore::new(self.limits),
+            };
+            self.drop_receiving();
+            self.receiving = Some(begun);
+        }
+        let Some(receiving) = &mut self.receiving else {
+            return Some(SnapshotIn::Refused);
         };
-        let index = writer.index();
-        let bytes = match writer.finish() {
-            Ok(bytes) => bytes,
-            Err(e) => return self.fail(index, &e),
-        };
-        self.keep(index);
-        let older = self.kept.get(1).copied().unwrap_or_default();
-        Ok(Some(SnapshotIn::Saved {
-            index,
-            bytes,
-            older,
-        }))
-    }
-
-    fn abandon(&mut self) -> io::Result<()> {
-        match self.writing.take() {
-            Some(writer) => writer.abandon(),
-            None => Ok(()),
+        if let Err(unusable) = receiving.restore_piece(&piece.data, &self.incoming_path) {
+            return Some(self.refuse(unusable));
         }
-    }
-
-    /// Removes a snapshot that could not be written. A full disk may have room again later; any
-    /// other error is final.
-    fn fail(&mut self, index: Index, error: &io::Error) -> Carried {
-        self.writing = None;
-        if !files::is_full(error) {
-            return Err(DiskFailure(format!("writing a snapshot: {error}")));
-        }
-        log::warn!("no room for a snapshot: {error}. The log grows until one can be written");
-        self.remove(&snapfile::unfinished(&self.data_dir, index))?;
-        Ok(Some(SnapshotIn::Failed))
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.data_dir.fs().remove(path)
-    }
-
-    /// Adds a whole snapshot to those that are kept, and removes the oldest one.
-    fn keep(&mut self, index: Index) {
-        self.kept.retain(|i| *i != index);
-        self.kept.push(index);
-        self.kept.sort_by(|a, b| b.cmp(a));
-        for old in self.kept.split_off(KEPT.min(self.kept.len())) {
-            if let Err(e) = self.remove(&snapfile::file_of(&self.data_dir, old)) {
-                log::warn!("cannot remove the old snapshot of index {}: {e}", old.0);
+        if let Some(whole) = self.receiving.take_if(|_| done) {
+            match whole.finish(&piece.meta, &self.incoming_path) {
+                Ok(store) => piece.store = Some(Box::new(store)),
+                Err(unusable) => return Some(self.refuse(unusable)),
             }
         }
+        self.waiting.push(SnapshotFileStep::Receive(piece));
+        None
     }
 
-    /// Removes all snapshots except the newest, and unfinished ones: a full disk must have room for
-    /// `membership` or `standby_info`.
+    fn refuse(&mut self, why: Unusable) -> SnapshotIn {
+        let why = why.text();
+        log::warn!("the leader's snapshot is refused: {why}. It will be sent again");
+        self.drop_receiving();
+        self.waiting.push(SnapshotFileStep::DropReceived);
+        SnapshotIn::Refused
+    }
+
+    /// Drops the leader's snapshot, which is not whole; its key space is freed bit by bit.
+    fn drop_receiving(&mut self) {
+        if let Some(receiving) = self.receiving.take() {
+            let store = receiving.restore.abandon();
+            self.discarded.push(Discarded::new(store));
+        }
+    }
+
+    /// Makes a task of all steps that wait. `None` if none does, and while another task is under
+    /// way.
+    pub fn start_task(&mut self) -> Option<SnapshotTask<F>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let files = self.files.take()?;
+        self.waiting_bytes = 0;
+        Some(SnapshotTask::new(files, std::mem::take(&mut self.waiting)))
+    }
+
+    /// Takes back a task that has run.
     ///
     /// # Errors
     ///
-    /// A file cannot be removed.
-    pub fn keep_newest_only(&mut self) -> io::Result<()> {
-        self.abandon()?;
-        if self.receiving.take().is_some() {
-            self.remove(&self.incoming())?;
+    /// A system call of the task failed, and not for want of room.
+    pub fn take_back(&mut self, task: SnapshotTask<F>) -> Result<(), DiskFailure> {
+        let has_chunks = task.has_chunks();
+        let (mut files, reports) = task.into_parts()?;
+        for store in files.take_unused() {
+            self.discarded.push(Discarded::new(store));
         }
-        for index in self.kept.split_off(1.min(self.kept.len())) {
-            self.remove(&snapfile::file_of(&self.data_dir, index))?;
+        self.files = Some(files);
+        if has_chunks {
+            let waiting_bytes = self.waiting_bytes;
+            self.reports.push(SnapshotIn::Written { waiting_bytes });
+        }
+        for report in reports {
+            // The core drops the snapshot that is being sent, even if it is not the refused one.
+            if matches!(report, SnapshotIn::NoRoom) {
+                self.drop_receiving();
+            }
+            self.reports.push(report);
         }
         Ok(())
     }
 
-    /// The path of the leader's snapshot until it is whole.
-    fn incoming(&self) -> PathBuf {
-        snapfile::folder(&self.data_dir).join(INCOMING)
+    /// Takes the reports of the tasks that were taken back, oldest first.
+    pub fn take_reports(&mut self) -> Vec<SnapshotIn> {
+        std::mem::take(&mut self.reports)
     }
 
-    /// A piece of the file of a kept snapshot, and whether it is the last one. `None`: the snapshot
-    /// was removed.
-    fn read(&self, index: Index, offset: u64) -> io::Result<Option<(Box<[u8]>, bool)>> {
-        if !self.kept.contains(&index) {
-            return Ok(None);
-        }
-        let path = snapfile::file_of(&self.data_dir, index);
-        let file = self.data_dir.fs().open(&path, Access::Read)?;
-        let length = file.length()?;
-        let bytes = length.saturating_sub(offset).min(PIECE_BYTES_MAX);
-        let mut piece = vec![0; bytes as usize];
-        if file.read_at(&mut piece, offset)? < piece.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Some((piece.into(), offset + bytes == length)))
+    /// Whether a task is under way.
+    pub fn has_task(&self) -> bool {
+        self.files.is_none()
     }
 
-    /// Writes a piece of the leader's snapshot, and restores it; with `done`, installs the whole.
-    fn receive(&mut self, meta: SnapshotMeta, offset: u64, data: &[u8], done: bool) -> Carried {
-        let path = self.incoming();
-        let opened = match (offset, self.receiving.take()) {
-            (0, former) => {
-                self.discard(former);
-                self.begin_receiving(&path, &meta)
-            }
-            (_, Some(receiving)) => Ok(receiving),
-            (_, None) => return Ok(Some(SnapshotIn::Refused)),
-        };
-        let written = opened.and_then(|receiving| {
-            let written = receiving.file.write_at(data, offset);
-            match written.and_then(|()| receiving.file.sync()) {
-                Ok(()) => Ok(receiving),
-                Err(e) => {
-                    self.discard(Some(receiving));
-                    Err(e)
-                }
-            }
-        });
-        let mut receiving = match written {
-            Ok(receiving) => receiving,
-            Err(e) if files::is_full(&e) => {
-                log::warn!("no room for the leader's snapshot: {e}. It will be offered again");
-                self.remove(&path)?;
-                return Ok(Some(SnapshotIn::NoRoom));
-            }
-            Err(e) => return Err(DiskFailure(format!("{}: {e}", path.display()))),
-        };
-        if let Err(unusable) = receiving.restore_piece(data, &path) {
-            self.discard(Some(receiving));
-            return self.refuse(&path, &unusable.text());
-        }
-        if !done {
-            self.receiving = Some(receiving);
-            return Ok(None);
-        }
-        match receiving.finish(&meta, &path) {
-            Ok((file, store)) => self.install(&file, meta, store),
-            Err(unusable) => self.refuse(&path, &unusable.text()),
-        }
+    /// Whether [`Snapshots::start_task`] or [`Snapshots::take_reports`] has something to do.
+    pub fn has_work(&self) -> bool {
+        !self.reports.is_empty() || (!self.has_task() && !self.waiting.is_empty())
     }
 
-    fn begin_receiving(&self, path: &Path, meta: &SnapshotMeta) -> io::Result<Receiving<F::File>> {
-        Ok(Receiving {
-            file: self.data_dir.fs().create(path)?,
-            parser: SnapshotParser::new(path, meta.index),
-            restore: Restore::new(self.limits),
-        })
-    }
-
-    /// Drops a snapshot that is not whole; its key space is freed bit by bit.
-    fn discard(&mut self, receiving: Option<Receiving<F::File>>) {
-        if let Some(receiving) = receiving {
-            let store = receiving.restore.abandon();
-            self.discarded.push(Discarded::new(store));
-        }
+    /// Removes all snapshots except the newest, and unfinished ones: a full disk must have room for
+    /// `membership` or `standby_info`. The orders that wait are dropped.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be removed.
+    ///
+    /// # Panics
+    ///
+    /// If a task is under way.
+    pub fn keep_newest_only(&mut self) -> io::Result<()> {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.drop_receiving();
+        let files = self.files.as_mut().expect("no task is under way");
+        files.keep_newest_only()
     }
 
     /// Frees a part of a key space that was dropped.
@@ -310,28 +258,6 @@ impl<F: FileSystem> Snapshots<F> {
         {
             self.discarded.pop();
         }
-    }
-
-    fn refuse(&mut self, path: &Path, why: &str) -> Carried {
-        log::warn!("the leader's snapshot is refused: {why}. It will be sent again");
-        self.remove(path)?;
-        Ok(Some(SnapshotIn::Refused))
-    }
-
-    /// Makes the leader's snapshot, which is whole, durable under its final name.
-    fn install(&mut self, file: &F::File, meta: SnapshotMeta, store: Store) -> Carried {
-        file.sync()?;
-        let bytes = file.length()?;
-        let dir = &self.data_dir;
-        let place = snapfile::file_of(dir, meta.index);
-        dir.fs().rename(&self.incoming(), &place)?;
-        files::sync_folder(dir.fs(), &snapfile::folder(dir))?;
-        self.keep(meta.index);
-        Ok(Some(SnapshotIn::Installed {
-            meta,
-            store: Box::new(store),
-            bytes,
-        }))
     }
 }
 
@@ -406,8 +332,18 @@ mod tests {
         (dir, snapshots)
     }
 
+    /// Carries out an order. Returns its report, if there is one, but not that of a chunk.
     fn carry_out(snapshots: &mut Snapshots<Os>, order: SnapshotOut) -> Option<SnapshotIn> {
-        snapshots.carry_out(order).expect("the disk works")
+        let refused = snapshots.take_order(order);
+        if let Some(mut task) = snapshots.start_task() {
+            task.run();
+            snapshots.take_back(task).expect("the disk works");
+        }
+        let is_chunk = |report: &SnapshotIn| matches!(report, SnapshotIn::Written { .. });
+        let mut reports = snapshots.take_reports();
+        reports.retain(|report| !is_chunk(report));
+        assert!(reports.len() <= 1, "an order has one report");
+        refused.or(reports.pop())
     }
 
     fn write(snapshots: &mut Snapshots<Os>, index: u64) -> (u64, Index) {
@@ -471,19 +407,22 @@ mod tests {
             );
             offset += part.len();
             match report {
-                None => assert!(!done),
+                Some(SnapshotIn::Received) => assert!(!done),
                 Some(SnapshotIn::Installed {
                     meta: found, bytes, ..
                 }) => {
                     assert_eq!((found, bytes), (meta(9), size));
                 }
-                Some(_) => panic!("it is whole"),
+                _ => panic!("it is whole"),
             }
         }
         assert_eq!(snapfile::list(&at(&dir)).expect("a folder"), [Index(9)]);
         // A snapshot of this machine that was begun before and ends after it is the older one.
         assert_eq!(write(&mut to, 7).1, Index(7));
-        assert_eq!(to.kept, [Index(9), Index(7)]);
+        assert_eq!(
+            snapfile::list(&at(&dir)).expect("a folder"),
+            [Index(9), Index(7)]
+        );
     }
 
     #[test]
@@ -553,7 +492,8 @@ mod tests {
         };
         let mut bad = whole.clone();
         bad[5_000] ^= 1;
-        assert!(receive(&bad[..4_000], 0).is_none());
+        let report = receive(&bad[..4_000], 0);
+        assert!(matches!(report, Some(SnapshotIn::Received)));
         let report = receive(&bad[4_000..8_000], 4_000);
         assert!(matches!(report, Some(SnapshotIn::Refused)));
         let mut offset = 0;

@@ -1,8 +1,10 @@
-//! The thread of the calls that may block on a device, so that the loop never waits for one.
+//! The threads of the calls that may block on a device, so that the loop never waits for one.
 //!
-//! A task has all that its system calls need. The thread runs it, gives it back and wakes the poll. It
-//! owns nothing between tasks. The disk ([`super::Disk`]) chooses the next task and interprets the end
+//! There are two: one runs the tasks of the log, the other those with snapshot files. A task has all
+//! that its system calls need. A thread runs it, gives it back and wakes the poll. It owns nothing
+//! between tasks. The disk ([`super::Disk`]) chooses the next task and interprets the end
 //! of one. Start with [`Worker::start`].
+use super::SnapshotTask;
 use crate::shell::clock::Clock;
 use mio::Waker;
 use std::io;
@@ -15,43 +17,62 @@ use wal::os::Os;
 /// The stack of the thread, in bytes. System calls need little; the default is 2 MiB.
 const STACK_BYTES: usize = 256 * 1024;
 
+/// System calls that may block.
+pub trait Run: Send + 'static {
+    /// Makes them.
+    fn run(&mut self);
+}
+
+impl Run for Task<Os> {
+    fn run(&mut self) {
+        Task::run(self);
+    }
+}
+
+impl Run for SnapshotTask<Os> {
+    fn run(&mut self) {
+        SnapshotTask::run(self);
+    }
+}
+
 /// A task that has run.
-pub struct EndedTask {
+pub struct EndedTask<T> {
     /// The task.
-    pub task: Task<Os>,
+    pub task: T,
     /// How long its system calls took, in microseconds. The waking of the thread is not in it.
     pub took_us: u64,
 }
 
-/// The thread, as the loop sees it.
-pub struct Worker {
-    tasks: Sender<Task<Os>>,
-    ended: Receiver<EndedTask>,
+/// A thread for one kind of task, as the loop sees it.
+pub struct Worker<T> {
+    tasks: Sender<T>,
+    ended: Receiver<EndedTask<T>>,
 }
 
-impl Worker {
-    /// Starts the thread. It wakes the poll of `waker` after each task, and ends with this value.
+impl<T: Run> Worker<T> {
+    /// Starts the thread of this name. It wakes the poll of `waker` after each task, and ends with
+    /// this value.
     ///
     /// # Errors
     ///
     /// The system has no thread.
-    pub fn new(waker: Arc<Waker>) -> io::Result<Worker> {
+    pub fn new(name: &str, waker: Arc<Waker>) -> io::Result<Worker<T>> {
         let (tasks, incoming) = channel();
         let (outgoing, ended) = channel();
         let thread = thread::Builder::new()
-            .name("disk".into())
+            .name(name.into())
             .stack_size(STACK_BYTES);
         thread.spawn(move || run_tasks(&incoming, &outgoing, &waker))?;
         Ok(Worker { tasks, ended })
     }
 
     /// Hands a task over.
-    pub fn start(&mut self, task: Task<Os>) {
+    pub fn start(&mut self, task: T) {
         self.tasks.send(task).expect(RUNS);
     }
 
     /// The next task that has run.
-    pub fn take_ended(&mut self) -> Option<EndedTask> {
+    pub fn take_ended(&mut self) -> Option<EndedTask<T>> {
         match self.ended.try_recv() {
             Ok(ended) => Some(ended),
             Err(TryRecvError::Empty) => None,
@@ -61,15 +82,21 @@ impl Worker {
 
     /// Blocks until a task that was handed over has run. For the end of the loop, and for the rare
     /// orders that wait for the device.
-    pub fn wait(&mut self) -> EndedTask {
+    pub fn wait(&mut self) -> EndedTask<T> {
         self.ended.recv().expect(RUNS)
     }
 }
 
-/// The thread ends with the loop, and a panic in it ends the process (`panic = "abort"`).
-const RUNS: &str = "the disk thread runs as long as the loop";
+/// The thread of the log's tasks.
+pub type LogWorker = Worker<Task<Os>>;
 
-fn run_tasks(tasks: &Receiver<Task<Os>>, ended: &Sender<EndedTask>, waker: &Waker) {
+/// The thread of the tasks with snapshot files.
+pub type SnapshotWorker = Worker<SnapshotTask<Os>>;
+
+/// The thread ends with the loop, and a panic in it ends the process (`panic = "abort"`).
+const RUNS: &str = "a disk thread runs as long as the loop";
+
+fn run_tasks<T: Run>(tasks: &Receiver<T>, ended: &Sender<EndedTask<T>>, waker: &Waker) {
     let clock = Clock::new();
     while let Ok(mut task) = tasks.recv() {
         let since_us = clock.now().mono_us;
@@ -100,7 +127,7 @@ mod tests {
         let (mut wal, _) = Wal::open(options()).expect("an empty directory");
         let mut poll = Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), Token(3)).expect("a waker");
-        let mut worker = Worker::new(Arc::new(waker)).expect("a thread");
+        let mut worker = Worker::new("disk", Arc::new(waker)).expect("a thread");
         let record = Record::Entry {
             term: 1,
             index: 1,

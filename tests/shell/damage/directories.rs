@@ -323,13 +323,23 @@ impl Maker {
 
     fn save_snapshot(&mut self, index: u64) {
         let begun = self.disk.snapshot(SnapshotOut::Begin(self.meta(index)));
-        assert!(begun.expect(WORKS).is_none());
+        assert!(begun.is_none());
         for chunk in self.chunks.clone() {
             let more = self.disk.snapshot(SnapshotOut::Chunk(chunk));
-            assert!(more.expect(WORKS).is_none());
+            assert!(more.is_none());
         }
-        let saved = self.disk.snapshot(SnapshotOut::Finish);
-        assert!(matches!(saved, Ok(Some(SnapshotIn::Saved { .. }))));
+        let saved = self.snapshot(SnapshotOut::Finish);
+        assert!(matches!(saved, SnapshotIn::Saved { .. }));
+    }
+
+    /// Carries out an order and those that wait. Returns the last report.
+    fn snapshot(&mut self, order: SnapshotOut) -> SnapshotIn {
+        assert!(self.disk.snapshot(order).is_none(), "it is not refused");
+        let mut task = self.disk.start_snapshot_task().expect("an order waits");
+        task.run();
+        self.disk.take_back_snapshots(task).expect(WORKS);
+        let reports = self.disk.take_snapshot_reports();
+        reports.into_iter().last().expect("an order has a report")
     }
 
     /// Receives a snapshot as from a leader, and begins the log after it.
@@ -344,20 +354,20 @@ impl Maker {
             index: Index(index),
             offset: 0,
         };
-        let Ok(Some(SnapshotIn::Read {
+        let SnapshotIn::Read {
             data: Some((data, true)),
             ..
-        })) = leader.disk.snapshot(order)
+        } = leader.snapshot(order)
         else {
             panic!("one piece");
         };
-        let installed = self.disk.snapshot(SnapshotOut::Receive {
+        let installed = self.snapshot(SnapshotOut::Receive {
             meta: meta.clone(),
             offset: 0,
             data,
             done: true,
         });
-        assert!(matches!(installed, Ok(Some(SnapshotIn::Installed { .. }))));
+        assert!(matches!(installed, SnapshotIn::Installed { .. }));
         self.disk.keep_configuration(CLUSTER, &self.configuration);
         let keep_tail = false;
         self.hand_in(Persist::Installed { meta, keep_tail });

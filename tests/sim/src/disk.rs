@@ -1,15 +1,15 @@
 //! The disk of a machine that runs: the real disk code (`tern::shell::disk`, `wal`) over a
 //! simulated file system, and a record of the promises that this code has made to the core.
 //!
-//! A job runs in place, in the turn that starts it, or it is a task, which runs in a later turn
-//! (`Params::handed_over_ppm`). A power cut before that turn finds any beginning of the calls of the
-//! task. The calls about other files are held up in the file system until they are reported.
+//! A job of the log runs in place, in the turn that starts it, or it is a task, which runs in a later
+//! turn (`Params::handed_over_ppm`). Work on snapshot files is always a task. A power cut before that
+//! turn finds any beginning of the calls of the task.
 //!
 //! `Disk::image` holds the state that was reported as durable. The checks look at it. After each
 //! crash the real recovery reads the remains of the file system. They must hold the image and a
 //! prefix of the operations under way (`Disk::crash`). The run goes on with the state that the real
 //! recovery has found. Start at `Disk::append`, then `Disk::start_job`.
-use super::image::{Image, RealDisk, place_of};
+use super::image::{Image, RealDisk, Snapshot, place_of};
 use std::collections::VecDeque;
 use tern::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
 use tern::core::raft::room::record_cost;
@@ -17,7 +17,7 @@ use tern::core::raft::{
     Configuration, Entry, HardState, Index, Lsn, PeerId, Persist, SnapshotMeta, StateSeq, Term,
 };
 use tern::shell::config::Config;
-use tern::shell::disk::{DiskFailure, Manner, SyncReport};
+use tern::shell::disk::{DiskFailure, Manner, SnapshotTask, SyncReport};
 use tern_support::durable::{DurableLog, body_hash};
 use tern_support::rng::Rng;
 use tern_support::sim_fs::{Lie, SimFs};
@@ -72,24 +72,11 @@ impl Lies {
     }
 }
 
-/// A completion, and how many calls of the file system must have reached the disk before it.
-#[derive(Debug)]
-struct Completion<T> {
-    calls: u64,
-    what: T,
-}
-
 /// A report of durability: a term and vote, and the records up to a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Durable {
     pub state: Option<StateSeq>,
     pub lsn: Option<Lsn>,
-}
-
-/// A report about a snapshot file. `meta` is that of a snapshot made here.
-struct SnapshotReport {
-    meta: Option<SnapshotMeta>,
-    report: SnapshotIn,
 }
 
 pub struct Disk {
@@ -108,14 +95,14 @@ pub struct Disk {
     last: u64,
     /// The job that is handed over and has not run.
     task: Option<Task<SimFs>>,
+    /// The task with snapshot files that has not run.
+    snapshot_task: Option<SnapshotTask<SimFs>>,
     /// The snapshot that is being written here, and what its file is made of.
     writing: Option<SnapshotMeta>,
     chunks: Vec<Vec<u8>>,
     former_chunks: Vec<Vec<u8>>,
-    /// The snapshot that the last order was to make durable, if that failed.
-    cut_off: Option<(Index, Term)>,
-    /// Reports about snapshots under way, oldest first.
-    reports: VecDeque<Completion<SnapshotReport>>,
+    /// The snapshots that were ordered to be made durable and were not reported as that.
+    coming: Vec<SnapshotMeta>,
     /// The id that is being written.
     pending_id: Option<PeerId>,
     /// The log may be wiped, now or by the next start.
@@ -129,11 +116,9 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The disk that a recovery has opened. `holds`: completions are reported later.
-    pub fn new(image: Image, real: RealDisk, lies: Lies, holds: bool) -> Disk {
+    /// The disk that a recovery has opened.
+    pub fn new(image: Image, real: RealDisk, lies: Lies) -> Disk {
         image.fs.set_lie(lies.of_the_file_system());
-        image.fs.let_through(image.fs.made());
-        image.fs.hold(holds);
         Disk {
             ridden_mark: image.log.commit,
             image,
@@ -145,11 +130,11 @@ impl Disk {
             durable: 0,
             last: 0,
             task: None,
+            snapshot_task: None,
             writing: None,
             chunks: Vec::new(),
             former_chunks: Vec::new(),
-            cut_off: None,
-            reports: VecDeque::new(),
+            coming: Vec::new(),
             pending_id: None,
             is_wiping: false,
             failure: None,
@@ -171,11 +156,6 @@ impl Disk {
                 None
             }
         }
-    }
-
-    /// What was done must be durable at once.
-    fn flush(&self) {
-        self.image.fs.let_through(self.image.fs.made());
     }
 
     /// Whether the log has said that it takes these records.
@@ -263,9 +243,6 @@ impl Disk {
         if !had_task && !self.has_failed() && self.real.has_work() {
             let started = self.real.start_sync(manner);
             if let Some(started) = self.note(started) {
-                if started.syncs > 0 {
-                    self.flush();
-                }
                 self.task = started.task;
             }
         }
@@ -281,7 +258,6 @@ impl Disk {
     pub fn end_task(&mut self) -> Durable {
         let mut task = self.task.take().expect("a task is under way");
         task.run();
-        self.flush();
         let taken = self.real.take_back(task);
         self.note(taken);
         self.poll()
@@ -353,13 +329,12 @@ impl Disk {
         }
     }
 
-    /// Carries out an order about snapshot files. Returns whether a report follows, which
-    /// `end_report` gives. After a failure nothing is carried out: the process ends.
-    pub fn snapshot(&mut self, order: SnapshotOut) -> bool {
+    /// Takes an order about snapshot files for the next task. Returns the report if it is refused at
+    /// once. After a failure nothing is carried out: the process ends.
+    pub fn snapshot(&mut self, order: SnapshotOut) -> Option<SnapshotIn> {
         if self.failure.is_some() {
-            return false;
+            return None;
         }
-        let mut meta = None;
         match &order {
             SnapshotOut::Begin(meta) => {
                 self.writing = Some(meta.clone());
@@ -368,93 +343,108 @@ impl Disk {
             SnapshotOut::Chunk(chunk) if self.lies.old_snapshot => {
                 self.chunks.push(chunk.clone());
                 if !self.former_chunks.is_empty() {
-                    return false;
+                    return None;
                 }
             }
             SnapshotOut::Finish => {
-                meta = self.writing.take();
+                self.coming.extend(self.writing.take());
                 for chunk in std::mem::take(&mut self.former_chunks) {
-                    let carried = self.real.snapshot(SnapshotOut::Chunk(chunk));
-                    self.note(carried);
+                    self.real.snapshot(SnapshotOut::Chunk(chunk));
                 }
             }
             SnapshotOut::Abandon => self.writing = None,
-            SnapshotOut::Receive { meta, .. } => self.cut_off = Some(place_of(meta)),
-            SnapshotOut::Chunk(_) | SnapshotOut::Read { .. } => {}
+            SnapshotOut::Receive { meta, done, .. } if *done => self.coming.push(meta.clone()),
+            SnapshotOut::Chunk(_) | SnapshotOut::Read { .. } | SnapshotOut::Receive { .. } => {}
         }
-        self.cut_off = self.cut_off.or(meta.as_ref().map(place_of));
-        let carried = self.real.snapshot(order);
-        if carried.is_ok() {
-            self.cut_off = None;
-        }
-        let Some(report) = self.note(carried).flatten() else {
-            return false;
-        };
-        let calls = self.image.fs.made();
-        let what = SnapshotReport { meta, report };
-        self.reports.push_back(Completion { calls, what });
-        true
+        self.real.snapshot(order)
     }
 
-    /// The oldest report that is under way.
-    pub fn end_report(&mut self) -> Option<SnapshotIn> {
-        let Completion { calls, what } = self.reports.pop_front()?;
-        self.image.fs.let_through(calls);
-        let SnapshotReport { meta, report } = what;
-        match &report {
-            SnapshotIn::Saved { .. } => {
-                self.image.keep(meta.expect("it was begun here"));
+    /// Starts a task with the orders about snapshot files that wait, unless one is under way.
+    /// Returns whether it did: `end_snapshot_task` must follow.
+    pub fn start_snapshot_task(&mut self) -> bool {
+        if self.has_failed() || self.snapshot_task.is_some() {
+            return false;
+        }
+        self.snapshot_task = self.real.start_snapshot_task();
+        self.snapshot_task.is_some()
+    }
+
+    /// The task with snapshot files runs, and has ended, unless an order has waited for it before.
+    /// Returns its reports.
+    pub fn end_snapshot_task(&mut self) -> Vec<SnapshotIn> {
+        self.finish_snapshot_task();
+        if self.has_failed() {
+            return Vec::new();
+        }
+        let reports = self.real.take_snapshot_reports();
+        for report in &reports {
+            self.on_report(report);
+        }
+        reports
+    }
+
+    fn on_report(&mut self, report: &SnapshotIn) {
+        let coming = &mut self.coming;
+        match report {
+            SnapshotIn::Saved { index, .. } => {
+                let at = coming.iter().position(|meta| meta.index == *index);
+                let meta = coming.remove(at.expect("it was begun here"));
+                self.image.keep(meta);
             }
             SnapshotIn::Installed { meta, .. } => {
+                coming.retain(|other| other != meta);
                 let (meta, in_use) = (meta.clone(), false);
-                let snapshot = super::image::Snapshot { meta, in_use };
-                self.image.snapshots.push(snapshot);
+                self.image.snapshots.push(Snapshot { meta, in_use });
             }
             _ => {}
         }
-        Some(report)
     }
 
-    /// As the reactor: some orders need the files of the log at once. What the task makes durable is
-    /// reported later.
-    fn finish_task(&mut self) {
-        if let Some(mut task) = self.task.take() {
+    fn finish_snapshot_task(&mut self) {
+        if let Some(mut task) = self.snapshot_task.take() {
             task.run();
-            self.flush();
-            let taken = self.real.take_back(task);
+            let taken = self.real.take_back_snapshots(task);
             self.note(taken);
         }
     }
 
+    /// As the reactor: some orders need the files at once. The results of the tasks are reported
+    /// later.
+    fn finish_tasks(&mut self) {
+        if let Some(mut task) = self.task.take() {
+            task.run();
+            let taken = self.real.take_back(task);
+            self.note(taken);
+        }
+        self.finish_snapshot_task();
+    }
+
     /// The cluster has admitted this machine.
     pub fn keep_id(&mut self, id: PeerId) {
-        self.finish_task();
+        self.finish_tasks();
         self.pending_id = Some(id);
         let kept = self.real.keep_id(id);
         if self.note(kept).is_some() {
-            self.flush();
             self.image.id = id;
             self.pending_id = None;
         }
     }
 
     pub fn keep_standby(&mut self, info: &StandbyInfo, abandons_log: bool) {
-        self.finish_task();
+        self.finish_tasks();
         self.is_wiping |= abandons_log;
         let kept = self.real.keep_standby(info, abandons_log);
         if self.note(kept).is_some() {
-            self.flush();
             self.image.standby = Some(info.clone());
         }
     }
 
     /// Wipes the log. Returns the new number of the directory; `None`: the process must end.
     pub fn start_over(&mut self) -> Option<u64> {
-        self.finish_task();
+        self.finish_tasks();
         self.is_wiping = true;
         let started = self.real.start_over();
         let incarnation = self.note(started)?;
-        self.flush();
         self.image.log = DurableLog::default();
         self.image.id = PeerId::NONE;
         self.image.snapshots.clear();
@@ -465,7 +455,7 @@ impl Disk {
         self.last = 0;
         self.task = None;
         self.writing = None;
-        self.reports.clear();
+        self.coming.clear();
         self.reported_free_bytes = None;
         self.is_wiping = false;
         Some(incarnation)
@@ -483,8 +473,17 @@ impl Disk {
     /// # Errors
     /// The recovery refuses the disk, or finds what it must not.
     pub fn crash(mut self, rng: &mut Rng, config: &Config) -> Result<Image, String> {
+        self.image.fs.hold(true);
+        // The tasks run beside each other. In one of the two orders, any beginning of the calls of both
+        // is found with nothing of those of the other, or with all of them.
+        let is_log_first = self.snapshot_task.is_none() || rng.percent(50);
+        if is_log_first && let Some(mut task) = self.task.take() {
+            task.run();
+        }
+        if let Some(mut task) = self.snapshot_task.take() {
+            task.run();
+        }
         if let Some(mut task) = self.task.take() {
-            self.image.fs.hold(true);
             task.run();
         }
         let fs = self.image.fs.cut_power(rng);
@@ -548,14 +547,7 @@ impl Disk {
             .iter()
             .map(|s| place_of(&s.meta))
             .collect();
-        for under_way in &self.reports {
-            let SnapshotReport { meta, report } = &under_way.what;
-            known.extend(meta.as_ref().map(place_of));
-            if let SnapshotIn::Installed { meta, .. } = report {
-                known.push(place_of(meta));
-            }
-        }
-        known.extend(self.cut_off);
+        known.extend(self.coming.iter().map(place_of));
         let base = found.newest().map(|s| place_of(&s.meta));
         let is_known = base.is_none_or(|base| known.contains(&base));
         if is_known && found.base() >= expected.base() {

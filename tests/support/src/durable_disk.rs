@@ -93,7 +93,10 @@ impl DurableDisk {
     pub fn on_snapshot_output(&mut self, output: SnapshotOut) -> Option<SnapshotIn> {
         match output {
             SnapshotOut::Begin(meta) => self.writing = Some((meta, Vec::new())),
-            SnapshotOut::Chunk(bytes) => self.writing.as_mut().expect("begun").1.extend(bytes),
+            SnapshotOut::Chunk(bytes) => {
+                self.writing.as_mut().expect("begun").1.extend(bytes);
+                return Some(SnapshotIn::Written { waiting_bytes: 0 });
+            }
             SnapshotOut::Finish => return Some(self.finish_snapshot()),
             SnapshotOut::Abandon => self.writing = None,
             SnapshotOut::Read { to, index, offset } => return Some(self.read(to, index, offset)),
@@ -106,10 +109,22 @@ impl DurableDisk {
                 self.receiving.truncate(offset as usize);
                 assert_eq!(self.receiving.len() as u64, offset, "pieces leave no gap");
                 self.receiving.extend(data);
-                return done.then(|| self.install(meta));
+                if !done {
+                    return Some(SnapshotIn::Received);
+                }
+                return Some(self.install(meta));
             }
         }
         None
+    }
+
+    /// The disk has no room for the snapshot that was begun. Returns its index.
+    ///
+    /// # Panics
+    ///
+    /// If none was begun.
+    pub fn abandon_snapshot(&mut self) -> Index {
+        self.writing.take().expect("begun").0.index
     }
 
     /// The snapshot that was begun is whole; the two newest are kept.

@@ -60,14 +60,16 @@ pub fn tern() -> Command {
     command
 }
 
-/// The arguments of `strace` that change syncs.
-fn inject(injected: &str) -> [String; 4] {
-    let syncs = "fsync,fdatasync,msync,sync_file_range";
+/// All system calls that sync.
+const SYNCS: &str = "fsync,fdatasync,msync,sync_file_range";
+
+/// The arguments of `strace` that change these calls.
+fn inject(calls: &str, injected: &str) -> [String; 4] {
     [
         "-e".into(),
-        format!("trace={syncs}"),
+        format!("trace={calls}"),
         "-e".into(),
-        format!("inject={syncs}:{injected}"),
+        format!("inject={calls}:{injected}"),
     ]
 }
 
@@ -93,7 +95,7 @@ impl Syncs {
         let mut strace = Command::new("strace");
         // -D: the server stays this process's child.
         strace.args(["-D", "-f", "-qq", "-o", "/dev/null", "--seccomp-bpf"]);
-        strace.args(inject(&injected)).arg(binary());
+        strace.args(inject(SYNCS, &injected)).arg(binary());
         strace
     }
 }
@@ -287,10 +289,16 @@ impl Server {
 
     /// From now on its syncs are changed as the option `inject` of `strace` says: `error=EIO`.
     pub fn change_syncs(&self, injected: &str) -> ChangedSyncs {
+        self.change_calls(SYNCS, injected)
+    }
+
+    /// From now on these system calls are changed as the option `inject` of `strace` says. `fsync`:
+    /// the syncs of folders.
+    pub fn change_calls(&self, calls: &str, injected: &str) -> ChangedSyncs {
         let told = self.home.path().join("strace");
         let mut strace = Command::new("strace");
         strace.args(["-f", "-o", "/dev/null", "-p", &self.pid().to_string()]);
-        strace.args(inject(injected));
+        strace.args(inject(calls, injected));
         strace.stderr(File::create(&told).expect("a file"));
         let strace = ChangedSyncs(strace.spawn().expect("strace starts"));
         until("strace is attached", || {

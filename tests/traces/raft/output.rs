@@ -9,8 +9,7 @@ impl World {
             self.raft(id, |r| r.take_output(&mut out));
             self.carry(id, &mut out);
             self.change(id);
-            let again = self.apply(id) | self.read_chunks(id, &out);
-            self.receive_chunks(id, out);
+            let again = self.apply(id) | self.read_chunks(id, &out) | self.receive_chunks(id, out);
             if !again {
                 break;
             }
@@ -163,7 +162,10 @@ impl World {
         !out.chunks_wanted.is_empty()
     }
 
-    fn receive_chunks(&mut self, id: u64, out: RaftOutput) {
+    /// The disk writes the chunks at once. Returns whether there was one that is not the last.
+    fn receive_chunks(&mut self, id: u64, out: RaftOutput) -> bool {
+        let now = self.now();
+        let mut received = 0;
         let node = self.nodes.get_mut(&id).expect("a node");
         for chunk in out.chunks {
             if chunk.offset == 0 {
@@ -179,8 +181,14 @@ impl World {
                 let text = String::from_utf8_lossy(&node.incoming);
                 self.trace.push(format!("{id} has the snapshot {:?}", text));
                 node.installing = Some(chunk.meta);
+            } else {
+                received += 1;
             }
         }
+        for _ in 0..received {
+            self.raft(id, |r| r.on_chunk_received(now));
+        }
+        received > 0
     }
 
     fn check(&mut self, id: u64) {

@@ -19,9 +19,7 @@ impl World {
         if wipes {
             fx.snapshot.clear();
         }
-        for out in fx.snapshot.drain(..) {
-            self.carry_snapshot(slot, run, out);
-        }
+        self.carry_snapshots(slot, run, fx);
         let who = run.seen.id;
         self.truth.now_us = self.now_us;
         if self.plant.lies.mark_empty {
@@ -348,20 +346,34 @@ impl World {
         true
     }
 
-    /// Carries out an order about snapshot files. A report follows later; a job that is done in place
-    /// is reported soon.
-    fn carry_snapshot(&mut self, slot: usize, run: &mut Running, out: SnapshotOut) {
-        let (min, max) = (self.p.sync_us_min, self.p.sync_us_max * 3);
-        let soon = self.now_us + self.rng.range(min, max);
-        let after_us = if self.p.handed_over_ppm == 0 {
-            self.now_us
-        } else {
-            soon
-        };
-        if run.disk.snapshot(out) {
-            let epoch = self.hosts[slot].epoch;
-            self.queue.push(after_us, Ev::Reported { slot, epoch });
+    /// Hands over the orders about snapshot files. Their reports follow later.
+    fn carry_snapshots(&mut self, slot: usize, run: &mut Running, fx: &mut Outputs) {
+        let now = self.now_of(slot, run.mono_off_us);
+        for out in fx.snapshot.drain(..) {
+            if let Some(refused) = run.disk.snapshot(out) {
+                self.trace.note(slot, "snapshot is refused", 0, 0, 0);
+                run.core.on_snapshot(now, refused);
+                let epoch = self.hosts[slot].epoch;
+                self.queue.push(self.now_us + 1, Ev::Turn { slot, epoch });
+            }
         }
+        self.start_snapshot_task(slot, run);
+    }
+
+    /// Starts the next task with snapshot files, unless one is under way. If the disk is quick, it
+    /// ends at once.
+    pub(super) fn start_snapshot_task(&mut self, slot: usize, run: &mut Running) {
+        if !run.disk.start_snapshot_task() {
+            return;
+        }
+        let (min, max) = (self.p.sync_us_min, self.p.sync_us_max * 3);
+        let took_us = match self.p.handed_over_ppm {
+            0 => 0,
+            _ => self.rng.range(min, max),
+        };
+        let epoch = self.hosts[slot].epoch;
+        self.queue
+            .push(self.now_us + took_us, Ev::Reported { slot, epoch });
     }
 
     fn send(&mut self, slot: usize, from: u64, to: PeerId, run: &Running, message: &Message) {

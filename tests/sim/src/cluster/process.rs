@@ -147,7 +147,7 @@ impl World {
             self.hosts[slot].shown = 0;
         }
         Some(Opened {
-            disk: Disk::new(found, real, lies, self.p.handed_over_ppm > 0),
+            disk: Disk::new(found, real, lies),
             recovered,
             standby,
             known,

@@ -74,11 +74,16 @@ impl World {
         }
     }
 
-    /// A report about a snapshot file.
+    /// A task with snapshot files has ended.
     fn on_reported(&mut self, slot: usize, run: &mut Running, now: Now) {
-        let Some(mut report) = run.disk.end_report() else {
-            return;
-        };
+        for report in run.disk.end_snapshot_task() {
+            self.on_report(slot, run, now, report);
+        }
+        self.start_snapshot_task(slot, run);
+    }
+
+    /// A report about a snapshot file.
+    fn on_report(&mut self, slot: usize, run: &mut Running, now: Now, mut report: SnapshotIn) {
         match &mut report {
             SnapshotIn::Saved {
                 index,
@@ -110,7 +115,8 @@ impl World {
                     .note(slot, "read snapshot", index.0, *offset, read);
             }
             SnapshotIn::Installed { meta, .. } => self.on_received(run, meta),
-            SnapshotIn::Refused | SnapshotIn::Failed | SnapshotIn::NoRoom => {
+            SnapshotIn::Written { .. } | SnapshotIn::Received => {}
+            SnapshotIn::Refused | SnapshotIn::Failed { .. } | SnapshotIn::NoRoom => {
                 self.trace.note(slot, "snapshot fails", 0, 0, 0);
             }
         }
