@@ -70,6 +70,8 @@ impl Checked<'_> {
         let store_bytes = bounds::store_bytes(memory.bytes);
         let store_bytes = self.number_or("max-store-bytes", STORE_BYTES, store_bytes)?;
         let compat_2 = self.word("compat", ["0.4", "2"])? == "2";
+        self.warn_of_unspecified("addr", "bind-addr", &addr);
+        self.warn_of_unspecified("peer-addr", "peer-bind-addr", &peer_addr);
         self.warn_of_ignored();
         Ok(Config {
             name,
@@ -340,6 +342,17 @@ impl Checked<'_> {
         least
     }
 
+    /// No other host can connect to an unspecified address.
+    fn warn_of_unspecified(&mut self, name: &'static str, bind: &str, advertised: &str) {
+        if identity::is_unspecified(&format!("http://{advertised}")) {
+            let label = self.value(name).label;
+            self.warnings.push(format!(
+                "{label}: {advertised} is advertised to other hosts, and they cannot connect to it. \
+                 Name an address of this host; -{bind} says where to listen"
+            ));
+        }
+    }
+
     fn warn_of_ignored(&mut self) {
         for flag in flags::all().filter(|f| f.kind == flags::FlagKind::Ignored) {
             if let Some(value) = self.text(flag.name) {
@@ -430,6 +443,7 @@ impl Checked<'_> {
             (Some(direct), None) => direct,
             (None, None) => return Ok(Vec::new()),
         };
+        let expected = "host:port of each peer, such as 10.0.0.1:7001";
         let mut peers = Vec::new();
         for peer in split_list(&value.text) {
             let bare = strip_scheme(&peer).unwrap_or(&peer).trim_end_matches('/');
@@ -438,10 +452,13 @@ impl Checked<'_> {
                     text: bare.to_string(),
                     ..value
                 };
-                let expected = "host:port of each peer, such as 10.0.0.1:7001";
                 return Err(wrong(&value, expected));
             }
             peers.push(bare.to_string());
+        }
+        // Commas between variables that are not set: without a peer the machine would found a cluster.
+        if peers.is_empty() && !value.text.trim().is_empty() {
+            return Err(wrong(&value, expected));
         }
         Ok(peers)
     }
