@@ -52,6 +52,10 @@ const LEAVE_US: u64 = 5_000_000;
 /// A second process of a member is admitted once the first one has left a ping unanswered for this
 /// time, in microseconds, and for as long as raft waits for an answer over that link.
 const SILENT_US: u64 = 300_000;
+/// A hello of another process pings the links of the former one at most once in this time, in
+/// microseconds. These pings and those that measure are fewer than the pongs that the peer may send
+/// (`PONG_US`), so that a pong that it withholds never passes for silence.
+const HELLO_PING_US: u64 = 100_000;
 /// A member counts as missing when no machine with its id has answered at its listed address, and
 /// none of its links was heard, for this time, in microseconds.
 const MISSING_US: u64 = 2_000_000;
@@ -176,6 +180,11 @@ impl PeerLink {
             LinkPhase::Open { process } => Some(process),
             LinkPhase::Asking { .. } | LinkPhase::Closing => None,
         }
+    }
+
+    fn was_pinged_within(&self, us: u64, now_us: u64) -> bool {
+        self.pinged_us
+            .is_some_and(|pinged_us| now_us < pinged_us + us)
     }
 
     /// When the first ping was ordered that is unanswered, if nothing has arrived since.
@@ -530,6 +539,8 @@ impl Peers {
                     continue;
                 }
                 Some(_) => {}
+                // It has answered the last ping, just now.
+                None if link.was_pinged_within(HELLO_PING_US, now.mono_us) => {}
                 None => {
                     link.pinged_us = Some(now.mono_us);
                     self.orders.push(LinkOrder::Ping(id));

@@ -506,6 +506,39 @@ fn protocol_09_a_silent_member_is_dialled_again_after_a_copy_was_refused() {
     assert!(site.is_linked(0, 2) && site.is_linked(1, 2));
 }
 
+/// A member answers few pings. Many hellos of a copy do not use them up, so that an answer that the
+/// member withholds does not pass for silence.
+#[test]
+fn protocol_09_many_hellos_of_a_copy_do_not_make_a_member_seem_silent() {
+    let mut site = Site::of(&["a", "b", "c"]);
+    site.pass_ms(1_000);
+    let hello = Hello {
+        from: PeerId(3),
+        to: Some(PeerId(1)),
+        process: 77,
+        cluster: Some(CLUSTER),
+        incarnation: 300,
+        peer_url: url("c"),
+        ..Hello::default()
+    };
+    let connections = site.connections.clone();
+    for _ in 0..50 {
+        for _ in 0..10 {
+            let now = site.now;
+            let result = site.processes[0].peers.on_hello(now, &hello, "10.0.0.9");
+            assert!(
+                matches!(result, Err(HelloRefusal::Twice { .. })),
+                "{result:?}"
+            );
+            site.carry_out(0);
+            site.now.mono_us += 100;
+        }
+        // Without a message of its own for longer than a silent process is waited for.
+        site.pass_ms(400);
+        assert_eq!(site.connections, connections);
+    }
+}
+
 /// Both links are compared. The accepted one is of the first process; the answer to the
 /// dialled one comes from another.
 #[test]

@@ -303,6 +303,11 @@ impl Log {
         self.start < self.release_to
     }
 
+    /// Whether the entries after `index` are held and none of them is to be released.
+    pub fn keeps_after(&self, index: Index) -> bool {
+        self.release_to <= index
+    }
+
     fn release_first(&mut self) {
         let entry = self.entries.pop_front().expect("start is before the last");
         self.bytes -= entry.size();
@@ -525,6 +530,10 @@ mod tests {
         log.release(last.prev());
         for portion in 1..=2 {
             assert_eq!(log.start(), Index(4 + portion * RELEASED_MAX as u64));
+            assert!(
+                !log.keeps_after(log.start()),
+                "the next ones are to be released"
+            );
             assert!(log.wants_release());
             log.release_some();
         }

@@ -243,10 +243,10 @@ impl Raft {
         peer.on_heard(self.now_us);
         let is_outdated = peer
             .snapshot_index()
-            .is_some_and(|sending| sending < self.log.start());
+            .is_some_and(|sending| !self.log.keeps_after(sending));
         if is_outdated {
             // The receiver was silent, so the entries that would have to follow this snapshot are
-            // released.
+            // released, or will be in one of the next turns.
             peer.become_snapshot(self.snapshots.newest());
         } else {
             peer.on_chunk_wanted(index, offset);
