@@ -6,7 +6,7 @@
 //! | share | holds |
 //! |---|---|
 //! | 18/32 | the key space |
-//! | 6/32 | the log in memory; a snapshot begins after 2/32 at the latest |
+//! | 6/32 | the log in memory, with a copy of what waits for a sync; a snapshot begins after 2/32 |
 //! | 3/32 | input and output of all clients |
 //! | 2/32 | copies for snapshots and listings under way |
 //! | 1/32 | the history |
@@ -66,9 +66,11 @@ pub struct MemoryBounds {
     pub log_bytes_max: u64,
     /// A log of more bytes keeps no entries for followers that a snapshot on the disk covers.
     pub log_bytes_kept: u64,
-    /// With more bytes of entries that are not committed, a leader takes no further ones. With more
-    /// bytes that wait for a sync of its own disk, no member does.
+    /// With more bytes of entries that are not committed, a leader takes no further ones.
     pub uncommitted_bytes_max: usize,
+    /// With more bytes of records that wait for a sync of its own disk, no member takes further
+    /// entries. The disk holds a copy of these records, as they will be written.
+    pub unsynced_bytes_max: usize,
     /// With more bytes of entries on the way to a peer, no further ones are sent to it.
     pub in_flight_bytes_max: usize,
 }
@@ -98,6 +100,7 @@ impl MemoryBounds {
             log_bytes_max: share(6, LOG_BYTES_MAX),
             log_bytes_kept: share(1, LOG_BYTES_MAX / 3) / 2,
             uncommitted_bytes_max: share(2, UNCOMMITTED_BYTES_MAX) as usize,
+            unsynced_bytes_max: (share(1, 2 * UNCOMMITTED_BYTES_MAX) / 2) as usize,
             in_flight_bytes_max: (share(1, 2 * IN_FLIGHT_BYTES_MAX) / 2) as usize,
         }
     }
@@ -187,11 +190,13 @@ mod tests {
     fn the_shares_fit_into_the_memory() {
         for memory in [16 * MIB, 32 * MIB, 100 * MIB, 1 << 30, 1 << 40] {
             let bounds = MemoryBounds::of(memory);
-            // Kept, since the last snapshot, since the one under way began, not committed.
+            // Kept, since the last snapshot, since the one under way began, not committed; and a
+            // copy of what is not durable.
             let log = bounds.log_bytes_kept
                 + bounds.due_bytes_max
                 + bounds.due_bytes_max / 2
-                + bounds.uncommitted_bytes_max as u64;
+                + bounds.uncommitted_bytes_max as u64
+                + bounds.unsynced_bytes_max as u64;
             assert!(log <= bounds.log_bytes_max, "{log} of {memory}");
             let held = store_bytes(memory)
                 + client_bytes(memory)

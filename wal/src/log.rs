@@ -19,7 +19,7 @@ use crate::job::{Job, Manner, Step};
 use crate::os::Os;
 use crate::scan::{ScannedLog, SegmentExtent};
 use crate::segment;
-use crate::spares::{self, Spare};
+use crate::spares::{self, LastPlacement, Placement, PlacementBasis, Spare};
 use crate::staging::{self, Place, SealedBatch, Staging};
 use crate::state::{self, StateFile};
 use crate::upkeep::Upkeep;
@@ -47,6 +47,8 @@ pub struct Wal<F: FileSystem = Os> {
     configuration: Box<[u8]>,
     /// The records that wait for a batch.
     staging: Staging,
+    /// Where they go; `None` before a record did not fit into the segment.
+    placed: Option<LastPlacement>,
     /// The last task had records. If both wait, the next one has the work on files.
     is_upkeep_next: bool,
     /// Empty: the memory of the last job's steps, which saves an allocation for each sync.
@@ -195,8 +197,8 @@ impl<F: FileSystem> Wal<F> {
     /// lose its entries.
     fn leave_torn_tail(&mut self) -> Result<(), Error> {
         let head = self.head_bytes();
-        let placed = self.upkeep.spares().place(std::iter::once(0), 0, head);
-        if placed.is_err() {
+        let empty = self.upkeep.spares().placement(0, head);
+        if empty.add_all(std::iter::once(0)).is_err() {
             self.make_one_spare(0)?;
         }
         let mut steps = Vec::new();
@@ -245,6 +247,7 @@ impl<F: FileSystem> Wal<F> {
             upkeep,
             configuration: configuration.clone(),
             staging: Staging::new(&log, &tail),
+            placed: None,
             is_upkeep_next: false,
             steps: Vec::new(),
             sync_ended: None,
@@ -357,25 +360,60 @@ impl<F: FileSystem> Wal<F> {
             bodies.clone().all(|length| length <= BODY_MAX),
             "a body has at most {BODY_MAX} bytes"
         );
-        while let Some(length) = self.unplaced(bodies.clone().map(record_bytes)) {
-            if self.has_task() {
-                return Err(Error::Full);
-            }
-            self.make_one_spare(length)?;
+        let lengths = bodies.map(record_bytes);
+        let bytes = self.staging.bytes() + lengths.clone().sum::<usize>();
+        if bytes + HEADER <= self.place.room {
+            return Ok(());
         }
-        Ok(())
+        loop {
+            let placed = self
+                .placement()
+                .and_then(|placed| placed.add_all(lengths.clone()));
+            match placed {
+                Ok(placed) => {
+                    self.placed = Some(LastPlacement::new(self.placement_basis(), bytes, placed));
+                    return Ok(());
+                }
+                Err(_) if self.has_task() => return Err(Error::Full),
+                Err(length) => self.make_one_spare(length)?,
+            }
+        }
     }
 
-    /// The length of the first record, of those that wait and of further ones, that no segment or
-    /// spare has room for.
-    fn unplaced(&self, more: impl Iterator<Item = usize> + Clone) -> Option<usize> {
-        let room = self.place.room;
-        if self.staging.bytes() + more.clone().sum::<usize>() + HEADER <= room {
+    /// Where the records that wait go.
+    ///
+    /// # Errors
+    ///
+    /// No segment or spare has room for one of them: its length.
+    fn placement(&self) -> Result<Placement, usize> {
+        let (basis, bytes) = (self.placement_basis(), self.staging.bytes());
+        let last = self.placed.as_ref();
+        let place_all = || {
+            let empty = self.upkeep.spares().placement(basis.room, basis.head);
+            empty.add_all(self.staging.record_lengths())
+        };
+        if let Some(placement) = last.and_then(|last| last.get(basis, bytes)) {
+            debug_assert_eq!(place_all().as_ref(), Ok(placement), "of the same records");
+            return Ok(placement.clone());
+        }
+        place_all()
+    }
+
+    fn placement_basis(&self) -> PlacementBasis {
+        PlacementBasis {
+            room: self.place.room,
+            head: self.head_bytes(),
+            sealed: self.staging.sealed(),
+            changes: self.upkeep.spares().changes(),
+        }
+    }
+
+    /// The length of the first record that waits and that no segment or spare has room for.
+    fn unplaced(&self) -> Option<usize> {
+        if self.is_next_job_short() {
             return None;
         }
-        let all = self.staging.record_lengths().chain(more);
-        let spares = self.upkeep.spares();
-        spares.place(all, room, self.head_bytes()).err()
+        self.placement().err()
     }
 
     /// Makes a spare for a record of `length` bytes, in place.
@@ -448,7 +486,7 @@ impl<F: FileSystem> Wal<F> {
             return Ok(None);
         }
         self.run(|wal| {
-            let unplaced = wal.unplaced(std::iter::empty());
+            let unplaced = wal.unplaced();
             if let Some(length) = unplaced
                 && !wal.upkeep.makes_spare()
             {
@@ -753,14 +791,12 @@ impl<F: FileSystem> Wal<F> {
     pub fn free_bytes(&self) -> u64 {
         let (room, head) = (self.place.room, self.head_bytes());
         let waiting = self.staging.bytes();
-        // Mostly all that waits fits into the segment. Then no record is looked at: this is asked
-        // several times a turn.
+        // This is asked several times a turn: no record is looked at if all that wait fit into the
+        // segment, or if the last append has placed them.
         let free = if waiting + HEADER <= room {
             (room - waiting).max(self.upkeep.spares().longest(head))
         } else {
-            let lengths = self.staging.record_lengths();
-            let placed = self.upkeep.spares().place(lengths, room, head);
-            placed.map_or(0, |placed| placed.left.max(placed.longest))
+            self.placement().map_or(0, |placed| placed.longest())
         };
         free.saturating_sub(2 * HEADER) as u64
     }

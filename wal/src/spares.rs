@@ -4,7 +4,7 @@
 //! segment of its own size, and a caller that wants much room for certain gets one longer spare
 //! instead of many short ones.
 //!
-//! Start reading at [`Spares::place`].
+//! Start reading at [`Placement::add`].
 use crate::format::{HEADER, PAGE};
 
 /// A file that is ready to become a segment.
@@ -21,28 +21,112 @@ pub struct Spare {
 pub struct Spares {
     /// The shortest first.
     spares: Vec<Spare>,
+    /// How often a spare was added or taken.
+    changes: u64,
 }
 
-/// Where records go.
+/// Where records go: one after the other into the current segment, then into the spares that
+/// `Spares::take` returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// The room that is left then in the segment of the last record, in bytes.
-    pub left: usize,
-    /// The room in the longest spare that is not used, in bytes; 0 without one.
-    pub longest: usize,
+    /// The room that is left in the segment of the last record, in bytes.
+    left: usize,
+    /// The rooms of the spares that are left, in bytes, the smallest first.
+    rest: Vec<usize>,
+}
+
+impl Placement {
+    /// Places one more record of this length.
+    ///
+    /// # Errors
+    ///
+    /// No spare has room: the length of the record.
+    pub fn add(&mut self, length: usize) -> Result<(), usize> {
+        if length + HEADER > self.left {
+            let at = self.rest.iter().position(|room| *room >= length + HEADER);
+            self.left = self.rest.remove(at.ok_or(length)?);
+        }
+        self.left -= length;
+        Ok(())
+    }
+
+    /// Places further records.
+    ///
+    /// # Errors
+    ///
+    /// As `add`.
+    pub fn add_all(mut self, lengths: impl Iterator<Item = usize>) -> Result<Placement, usize> {
+        for length in lengths {
+            self.add(length)?;
+        }
+        Ok(self)
+    }
+
+    /// The longest piece that is left, in bytes.
+    pub fn longest(&self) -> usize {
+        self.rest
+            .last()
+            .map_or(self.left, |room| self.left.max(*room))
+    }
+}
+
+/// Besides the waiting records, what their placement depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacementBasis {
+    /// The free bytes in the current segment.
+    pub room: usize,
+    /// The length of the head of a segment.
+    pub head: usize,
+    /// How many records were put into batches.
+    pub sealed: u64,
+    /// `Spares::changes`.
+    pub changes: u64,
+}
+
+/// The placement of the waiting records when one was appended last. To look at all of them again
+/// would cost more with each that waits.
+#[derive(Debug)]
+pub struct LastPlacement {
+    basis: PlacementBasis,
+    /// The bytes of the records.
+    bytes: usize,
+    placement: Placement,
+}
+
+impl LastPlacement {
+    /// The placement of records of `bytes` bytes.
+    pub fn new(basis: PlacementBasis, bytes: usize, placement: Placement) -> LastPlacement {
+        LastPlacement {
+            basis,
+            bytes,
+            placement,
+        }
+    }
+
+    /// The placement, if it is that of the `bytes` bytes which wait now.
+    pub fn get(&self, basis: PlacementBasis, bytes: usize) -> Option<&Placement> {
+        let is_current = self.basis == basis && self.bytes == bytes;
+        is_current.then_some(&self.placement)
+    }
 }
 
 impl Spares {
     /// These files, in any order.
     pub fn new(mut spares: Vec<Spare>) -> Spares {
         spares.sort_by_key(|spare| spare.bytes);
-        Spares { spares }
+        Spares { spares, changes: 0 }
+    }
+
+    /// How often a spare was added or taken.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Adds a spare.
     pub fn add(&mut self, spare: Spare) {
         let at = self.spares.partition_point(|s| s.bytes <= spare.bytes);
         self.spares.insert(at, spare);
+        self.changes += 1;
     }
 
     /// How many spares have this length.
@@ -52,6 +136,7 @@ impl Spares {
 
     /// Takes all spares out.
     pub fn take_all(&mut self) -> Vec<Spare> {
+        self.changes += 1;
         std::mem::take(&mut self.spares)
     }
 
@@ -60,6 +145,7 @@ impl Spares {
     pub fn take(&mut self, length: usize, head: usize) -> Option<Spare> {
         let fits = |spare: &Spare| room_of(spare, head) >= length + HEADER;
         let at = self.spares.iter().position(fits)?;
+        self.changes += 1;
         Some(self.spares.remove(at))
     }
 
@@ -68,38 +154,14 @@ impl Spares {
         self.spares.last().map_or(0, |spare| room_of(spare, head))
     }
 
-    /// Places records of these lengths as they will be written: one after the other into the
-    /// current segment, where `room` bytes are free, then into the spares that `take` returns.
-    ///
-    /// # Errors
-    ///
-    /// No spare has room: the length of the record.
-    pub fn place(
-        &self,
-        lengths: impl Iterator<Item = usize>,
-        room: usize,
-        head: usize,
-    ) -> Result<Placement, usize> {
-        let rooms = || self.spares.iter().map(|spare| room_of(spare, head));
-        // The rooms of the spares that are left once one is used.
-        let mut rest: Option<Vec<usize>> = None;
-        let mut left = room;
-        for length in lengths {
-            if length + HEADER > left {
-                let rest = rest.get_or_insert_with(|| rooms().collect());
-                let at = rest.iter().position(|room| *room >= length + HEADER);
-                left = rest.remove(at.ok_or(length)?);
-            }
-            left -= length;
+    /// No records yet: `room` bytes are free in the current segment, and all spares, as segments with
+    /// a head of `head` bytes.
+    pub fn placement(&self, room: usize, head: usize) -> Placement {
+        let rest = self.spares.iter().map(|spare| room_of(spare, head));
+        Placement {
+            left: room,
+            rest: rest.collect(),
         }
-        let longest = match &rest {
-            Some(rest) => rest.last().copied(),
-            None => rooms().next_back(),
-        };
-        Ok(Placement {
-            left,
-            longest: longest.unwrap_or(0),
-        })
     }
 }
 
@@ -130,15 +192,14 @@ mod tests {
     #[test]
     fn the_shortest_spare_with_room_is_taken() {
         let mut spares = Spares::new(vec![spare(900), spare(300), spare(300)]);
-        let placed = spares.place([100, 100, 200].into_iter(), 150, 0);
+        let empty = spares.placement(150, 0);
+        let placed = empty.clone().add_all([100, 100, 200].into_iter());
+        let placed = placed.expect("there is room");
         assert_eq!(
-            placed,
-            Ok(Placement {
-                left: 100,
-                longest: 900
-            })
+            (placed.left, &*placed.rest, placed.longest()),
+            (100, &[900][..], 900)
         );
-        assert_eq!(spares.place([1000].into_iter(), 150, 0), Err(1000));
+        assert_eq!(empty.add_all([1000].into_iter()), Err(1000));
         assert_eq!(spares.take(400, 0), Some(spare(900)));
         assert_eq!(spares.take(268, 0), Some(spare(300)));
         assert_eq!(spares.take(269, 0), None);
