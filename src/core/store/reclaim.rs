@@ -9,6 +9,10 @@ use super::ttl::{Ttl, due_of};
 /// create, so that clients that create and remove in turn do not fill the memory.
 const FREE_NODES_MAX: usize = 512;
 
+/// After how many freed nodes their blocks are joined: about 0.4 ms. New nodes reuse blocks that are
+/// not joined, at half the cost.
+const JOINED_NODES: usize = 4096;
+
 /// The length of an allocation at which the C library joins the blocks that were freed before.
 const JOINING_BYTES: usize = 2048;
 
@@ -19,6 +23,9 @@ pub struct Reclaim {
     /// after its children: they are taken out one by one, and a child that is a directory is
     /// pushed.
     pending: Vec<(NodeId, u32)>,
+    /// How many nodes were freed since their blocks were joined last; less than `JOINED_NODES` between
+    /// two calls.
+    unjoined: usize,
 }
 
 impl Reclaim {
@@ -58,13 +65,17 @@ impl Reclaim {
                 }
             }
         }
-        join_freed_blocks();
+        self.unjoined += freed;
+        if self.unjoined >= JOINED_NODES {
+            self.unjoined = 0;
+            join_freed_blocks();
+        }
     }
 }
 
 /// The C library only gathers freed blocks of up to 128 bytes, and joins all of them at the next
-/// large allocation: after a million keys that would hold the loop for 50 ms. So each portion ends
-/// with such an allocation.
+/// large allocation: after a million keys that would hold the loop for 50 ms. So such an allocation
+/// follows some portions.
 fn join_freed_blocks() {
     std::hint::black_box(Vec::<u8>::with_capacity(JOINING_BYTES));
 }
