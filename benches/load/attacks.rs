@@ -65,6 +65,9 @@ const fn attack(name: &'static str, prepare: Prepare, run: Run) -> Attack {
     }
 }
 
+/// Flags of machines that may use 64 MB.
+const LITTLE_MEMORY: &[&str] = &["-max-memory=67108864"];
+
 /// Flags of machines that speak TLS to each other.
 const PEER_TLS: &[&str] = &[
     concat!(
@@ -114,14 +117,20 @@ pub const ATTACKS: [Attack; 13] = [
         |_| {},
         |target| watch_without_reading(target, 100, 100),
     ),
-    attack(
-        "6 links that flood",
-        |_| {},
-        |target| floods::run(target, 6),
-    ),
-    attack("30 links that flood", floods::make_room, |target| {
-        floods::run(target, 30)
-    }),
+    Attack {
+        args: LITTLE_MEMORY,
+        ..attack(
+            "6 links that flood",
+            |_| {},
+            |target| floods::run(target, 6),
+        )
+    },
+    Attack {
+        args: LITTLE_MEMORY,
+        ..attack("30 links that flood", floods::make_room, |target| {
+            floods::run(target, 30)
+        })
+    },
     Attack {
         args: PEER_TLS,
         ..attack("TLS handshakes that never end", |_| {}, floods::handshakes)

@@ -67,6 +67,8 @@ struct Round {
     elections: u64,
     /// The most memory of the leader beyond that of the idle phase.
     grown_bytes: u64,
+    /// The most resident memory of the leader.
+    peak_bytes: u64,
     /// The part of the time for which the leader had no core.
     waited: f64,
     /// The time for which the host had taken the leader's core.
@@ -98,12 +100,14 @@ fn main() {
     }
     println!(
         "| attack | client p99, ms: idle, attacked, ratio | worst | listing p99 | worst | heartbeat \
-         p99 | worst | longest turn | of it, us | elections | memory, MB | attackers' CPU | leader \
+         p99 | worst | longest turn | of it, us | elections | memory, MB: \
+         grown, most, -max-memory | attackers' CPU | leader \
          without a core | taken by the host, ms |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|");
     for attack in ATTACKS.iter().filter(|attack| attack.name.contains(&only)) {
-        print_row(attack.name, &measure(attack, rounds, seconds));
+        let (memory_max, rounds) = measure(attack, rounds, seconds);
+        print_row(attack.name, memory_max, &rounds);
     }
 }
 
@@ -116,8 +120,9 @@ fn raise_descriptors() {
     setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised");
 }
 
-/// Starts a cluster and measures it, idle and attacked in turn.
-fn measure(attack: &Attack, rounds: usize, seconds: f64) -> Vec<Round> {
+/// Starts a cluster and measures it, idle and attacked in turn. Returns the memory that the leader may
+/// use, in bytes, and the rounds.
+fn measure(attack: &Attack, rounds: usize, seconds: f64) -> (u64, Vec<Round>) {
     let servers = start(attack);
     let place = leader_of(&servers);
     let pids: Vec<u32> = servers.iter().map(Server::pid).collect();
@@ -128,9 +133,24 @@ fn measure(attack: &Attack, rounds: usize, seconds: f64) -> Vec<Round> {
     let followers = pids.iter().filter(|pid| **pid != pids[place]);
     let mut ordinary = Ordinary::connect(leader, followers.copied().collect());
     let duration = Duration::from_secs_f64(seconds);
-    (0..rounds)
-        .map(|_| round(attack, leader, &mut ordinary, duration))
-        .collect()
+    let rounds = (0..rounds).map(|_| round(attack, leader, &mut ordinary, duration));
+    (memory_max(leader), rounds.collect())
+}
+
+/// The memory that a machine may use, in bytes.
+fn memory_max(server: &Server) -> u64 {
+    let answer = server.client("GET", "/metrics", "");
+    let mut lines = answer.text().lines();
+    let bytes = lines.find_map(|line| line.strip_prefix("tern_memory_bytes_max "));
+    let bytes = bytes.and_then(|text| text.parse::<f64>().ok());
+    bytes.expect("a figure") as u64
+}
+
+/// The term of a leader. Before it has one, an answer says 0.
+fn term_of(leader: &Server) -> u64 {
+    until("the leader has a term", || {
+        term(leader).filter(|term| *term > 0)
+    })
 }
 
 fn start(attack: &Attack) -> Vec<Server> {
@@ -149,7 +169,7 @@ fn start(attack: &Attack) -> Vec<Server> {
 
 fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Duration) -> Round {
     let pid = leader.pid();
-    let before = term(leader).expect("a leader answers");
+    let before = term_of(leader);
     cores::reset_peak(pid);
     let idle = ordinary.measure(|| std::thread::sleep(duration));
     let idle_bytes = memory_bytes(pid, "VmHWM");
@@ -166,7 +186,7 @@ fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Du
     let waited = run_queue.waited() - waited;
     let stolen = cores::stolen(CORES[0]) - stolen;
     let attackers_cpu = cpu_time(attackers.id()).unwrap_or_default();
-    let grown_bytes = memory_bytes(pid, "VmHWM").saturating_sub(idle_bytes);
+    let peak_bytes = memory_bytes(pid, "VmHWM");
     drop(attackers.stdin.take());
     let ended = attackers.wait().expect("a child");
     assert!(ended.success(), "{}: {ended}", attack.name);
@@ -177,8 +197,9 @@ fn round(attack: &Attack, leader: &Server, ordinary: &mut Ordinary, duration: Du
         attacked,
         longest_turn_us,
         phases,
-        elections: term(leader).expect("it answers") - before,
-        grown_bytes,
+        elections: term_of(leader) - before,
+        grown_bytes: peak_bytes.saturating_sub(idle_bytes),
+        peak_bytes,
         waited: waited.as_secs_f64() / took,
         stolen,
         attackers_cpu: attackers_cpu.as_secs_f64() / took,
@@ -338,7 +359,7 @@ fn heartbeats(conn: &mut Conn, end: &AtomicBool) -> Histogram<u64> {
 
 // -- the table
 
-fn print_row(name: &str, rounds: &[Round]) {
+fn print_row(name: &str, memory_max: u64, rounds: &[Round]) {
     let p99 = |of: &dyn Fn(&Round) -> &Histogram<u64>| {
         median(rounds.iter().map(|r| of(r).value_at_quantile(0.99)))
     };
@@ -357,7 +378,12 @@ fn print_row(name: &str, rounds: &[Round]) {
     let longest = longest.expect("a round");
     let stolen = rounds.iter().map(|r| r.stolen).max();
     let elections: u64 = rounds.iter().map(|r| r.elections).sum();
-    let grown = rounds.iter().map(|r| r.grown_bytes).max();
+    let memory = [
+        rounds.iter().map(|r| r.grown_bytes).max(),
+        rounds.iter().map(|r| r.peak_bytes).max(),
+        Some(memory_max),
+    ];
+    let memory = memory.map(|bytes| (bytes.expect("a round") >> 20).to_string());
     println!(
         "| {name} | {}, {}, {:.1} | {} | {} | {} | {} | {} | {} | {} | {elections} | {} | {:.0} % | {:.0} % | {} |",
         ms(idle),
@@ -370,7 +396,7 @@ fn print_row(name: &str, rounds: &[Round]) {
         ms(worst(&|r| &r.attacked.heartbeat)),
         ms(longest.longest_turn_us as f64),
         longest.phases,
-        grown.expect("a round") >> 20,
+        memory.join(", "),
         100.0 * mean(rounds.iter().map(|r| r.attackers_cpu)),
         100.0 * mean(rounds.iter().map(|r| r.waited)),
         stolen.expect("a round").as_millis(),
