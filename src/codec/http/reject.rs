@@ -62,7 +62,7 @@ rejects! {
     CHUNK_END = 400 "Bad Request: chunk does not end where its size says";
     EXTENSIONS = 400 "Bad Request: malformed or too many chunk extensions";
     TRAILER = 400 "Bad Request: malformed trailer";
-    TOO_LARGE = 413 "Request Entity Too Large";
+    TOO_LARGE = 413 "Request Entity Too Large: -max-request-bytes bounds the bodies of clients";
     EXPECTATION = 417 "Expectation Failed";
     HEAD_TOO_LONG = 431 "Request Header Fields Too Large";
     TOO_MANY_HEADERS = 431 "Request Header Fields Too Large: too many headers";
