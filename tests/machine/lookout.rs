@@ -144,6 +144,40 @@ fn a_member_without_a_leader_that_is_not_listed() {
     assert_eq!(rig.machine.role(), Role::Standby);
 }
 
+/// All members that its log names have become standbys. One of them names the leader, which does not
+/// list this member.
+#[test]
+fn a_member_whose_peers_are_all_standbys() {
+    let (mut cluster, id) = two();
+    let mut rig = cluster.rigs.remove(&id).expect("it was let in").restart();
+    rig.machine
+        .begin_place_checks(rig.now, search(&[], 3))
+        .expect("the name of its log");
+    let cluster = rig.machine.cluster();
+    let place = format!("v2/admin/machines?cluster={cluster:x}&id={:x}", id.0);
+    let standby = settings(1);
+    for is_second in [false, true] {
+        let answers = [
+            (format!("{}/{place}", standby.peer_url), 404, ""),
+            (
+                format!("{}/v2/leader", standby.client_url),
+                200,
+                "http://a:7001",
+            ),
+            (format!("http://a:7001/{place}"), 200, LIST),
+        ];
+        for (url, status, body) in answers {
+            let call = first_call(&mut rig);
+            assert_eq!(*call.url, *url);
+            let reply = call.answered(status, body);
+            rig.machine.on_reply(rig.now, call.id, reply);
+        }
+        rig.turn();
+        assert_eq!(rig.removed, is_second);
+        rig.now.mono_us += 4 * SECOND_US;
+    }
+}
+
 /// Nobody answers at first, and its log may name none who ever will: it asks again as long as it
 /// hears of no leader.
 #[test]

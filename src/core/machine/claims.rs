@@ -11,9 +11,10 @@
 //!
 //! So each begins a survey ([`Goal::Confirm`]) over connections of its own. The leader is asked
 //! first, then the other members, and the claiming peer last: an error of that peer would be in
-//! its answer as well. A machine that has applied this member's join, and does not list it,
-//! confirms a removal; the leader confirms lost entries. Then the data is wiped. If the leader
-//! lists this member, or none confirms, nothing is.
+//! its answer as well. A former member that is a standby now names the leader that it knows. A
+//! machine that has applied this member's join, and does not list it, confirms a removal; the
+//! leader confirms lost entries. Then the data is wiped. If the leader lists this member, or none
+//! confirms, nothing is.
 //!
 //! Meanwhile the member behaves as follows:
 //!
@@ -112,7 +113,7 @@ impl MemberMode {
             last: self.claims.asked_last,
         });
         let last_call = common.next_search();
-        let mut finder = Finder::new(
+        let finder = Finder::new(
             common.introduction(),
             search,
             goal,
@@ -120,6 +121,7 @@ impl MemberMode {
             last_call,
             common.seed,
         );
+        let mut finder = finder.with_members(members.into_iter());
         let outcome = finder.on_time(now);
         self.finder = Some(finder);
         self.on_search(now, outcome, common);

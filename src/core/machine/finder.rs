@@ -12,7 +12,7 @@
 //! with [`Finder::on_reply`].
 use super::registrar::REGISTRATION_TTL_S;
 use super::survey::{Survey, Target, with_url};
-use crate::core::raft::PeerId;
+use crate::core::raft::{Member, PeerId};
 use crate::core::random::XorShift64;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
@@ -20,6 +20,7 @@ use crate::core::seam::{
     Question, RefusalReason, Reply, Role, StandbyInfo,
 };
 use crate::core::timer::Now;
+use std::collections::BTreeMap;
 
 /// The shortest random pause between two attempts, in milliseconds. It is random unless
 /// `-retry-interval` sets it. Machines that start together then do not stay in step.
@@ -115,6 +116,10 @@ pub(super) struct Finder {
     introduction: Introduction,
     /// Where to look.
     search: Search,
+    /// The client URL of each member in the log of this machine, by its peer URL. All these members
+    /// may have left the cluster: a standby refuses the question for the members at its peer port,
+    /// and names the leader that it knows at its client port.
+    client_urls: BTreeMap<Box<str>, Box<str>>,
     goal: Goal,
     /// The peers of this attempt, and the open call.
     survey: Survey,
@@ -159,6 +164,7 @@ impl Finder {
             survey: Survey::new(&introduction, last_call),
             introduction,
             search,
+            client_urls: BTreeMap::new(),
             goal,
             next_attempt_us: Some(from_us),
             attempts: 0,
@@ -172,6 +178,13 @@ impl Finder {
             has_seen_other_cluster: false,
             random: XorShift64::new(seed),
         }
+    }
+
+    /// The same search, which knows the client ports of these members.
+    pub(super) fn with_members<'a>(mut self, members: impl Iterator<Item = &'a Member>) -> Finder {
+        let urls = members.map(|member| (member.peer_url.clone(), member.client_url.clone()));
+        self.client_urls.extend(urls);
+        self
     }
 
     /// Whether the goal is to confirm that this member has lost its place.
@@ -257,9 +270,8 @@ impl Finder {
                 Goal::Look { .. } => self.pause(now, self.last_reasons.clone()),
                 Goal::Confirm(_) => unreachable!("a member that has a place does not join"),
             },
-            CallAnswer::Leader(_) | CallAnswer::Bootstrap(_) => {
-                unreachable!("the finder does not ask for them")
-            }
+            CallAnswer::Leader(peer_url) => self.on_leader(now, peer_url),
+            CallAnswer::Bootstrap(_) => unreachable!("the finder does not ask for it"),
         }
     }
 
@@ -301,9 +313,9 @@ impl Finder {
 
     // -- the peers
 
-    /// Asks all peers, one after the other.
-    fn begin_peers(&mut self, now: Now, discovered: Vec<Box<str>>) -> Option<SearchOutcome> {
-        let first = match self.goal {
+    /// The question that each peer port is asked first.
+    fn first_question(&self) -> Question {
+        match self.goal {
             Goal::Join => Question::Version,
             Goal::Look { cluster, id, .. } => Question::Machines {
                 of: Some(MemberPlace {
@@ -313,7 +325,12 @@ impl Finder {
                 }),
             },
             Goal::Confirm(place) => Question::Machines { of: Some(place) },
-        };
+        }
+    }
+
+    /// Asks all peers, one after the other.
+    fn begin_peers(&mut self, now: Now, discovered: Vec<Box<str>>) -> Option<SearchOutcome> {
+        let first = self.first_question();
         let known = self.search.known.iter().cloned();
         let given = self.search.peers.iter().cloned();
         let urls = known.chain(discovered).chain(given);
@@ -335,7 +352,21 @@ impl Finder {
     }
 
     fn try_next_peer(&mut self, now: Now, why: &str) -> Option<SearchOutcome> {
-        self.reasons.push(with_url(self.survey.url(), why));
+        let target = self.survey.target().expect("it was just asked");
+        // The peer port of the same machine was asked before. Its failure says more.
+        if target.first != Question::Leader {
+            self.reasons.push(with_url(&target.url, why));
+        }
+        self.survey.advance();
+        self.ask_peer(now)
+    }
+
+    /// A machine has named the leader's peer port, which is asked next.
+    fn on_leader(&mut self, now: Now, peer_url: Box<str>) -> Option<SearchOutcome> {
+        self.survey.insert_next(Target {
+            url: peer_url,
+            first: self.first_question(),
+        });
         self.survey.advance();
         self.ask_peer(now)
     }
@@ -425,7 +456,8 @@ impl Finder {
                 RefusalReason::LostEntries if place.last.is_some() => {
                     return self.end(SearchOutcome::LostEntries);
                 }
-                _ => {}
+                RefusalReason::OtherCluster => {}
+                _ => self.ask_client_port_next(),
             }
         }
         if refusal.reason == RefusalReason::OtherCluster && !self.has_seen_other_cluster {
@@ -434,6 +466,16 @@ impl Finder {
             self.other_cluster = Some(why.into());
         }
         self.try_next_peer(now, &refusal.why)
+    }
+
+    /// The peer lists no members: it may be a standby.
+    fn ask_client_port_next(&mut self) {
+        if let Some(url) = self.client_urls.get(self.survey.url()) {
+            self.survey.insert_next(Target {
+                url: url.clone(),
+                first: Question::Leader,
+            });
+        }
     }
 
     fn on_version(&mut self, version: u64) -> Option<SearchOutcome> {

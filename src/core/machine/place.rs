@@ -220,14 +220,8 @@ impl MemberMode {
             id: raft.id(),
         };
         let search = common.search.clone();
-        self.finder = Some(Finder::new(
-            introduction,
-            search,
-            goal,
-            from_us,
-            last_call,
-            common.seed,
-        ));
+        let finder = Finder::new(introduction, search, goal, from_us, last_call, common.seed);
+        self.finder = Some(finder.with_members(members.iter()));
     }
 
     /// A machine of this cluster that knows a leader, and has applied this member's join, does not
