@@ -425,7 +425,12 @@ impl Raft {
         };
         assert_eq!(damaged.term, entry.term, "index and term name an entry");
         let is_same = body_matches(&bytes, len, seed, crc);
-        if !is_same || !self.room.fits_in_reserve(bytes.len()) {
+        if !is_same {
+            return false;
+        }
+        if !self.room.fits_in_reserve(bytes.len()) {
+            // The segments of this member may be too small for the body. It is fetched again.
+            self.want_room(bytes.len() as u64);
             return false;
         }
         let repaired = Entry {
