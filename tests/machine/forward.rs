@@ -97,7 +97,7 @@ fn answers(sent: &[(PeerId, Message)]) -> Vec<Result<Index, Box<str>>> {
 }
 
 #[test]
-fn a_follower_answers_what_it_has_applied_itself() {
+fn protocol_27_a_follower_answers_what_it_has_applied_itself() {
     let (mut cluster, leader, follower, other) = three();
     let event = |outcome| match outcome {
         Outcome::Event(event) => event,
@@ -168,7 +168,7 @@ fn the_leaders_clock_decides_when_something_expires() {
 }
 
 #[test]
-fn reads_wait_for_the_proof_and_for_what_was_committed() {
+fn protocol_27_reads_wait_for_the_proof_and_for_what_was_committed() {
     let (mut cluster, leader, follower, other) = three();
     // The follower does not hold the last write yet.
     cluster.at(leader).ask(set("/a", "new"));
@@ -258,7 +258,7 @@ fn without_an_answer_the_outcome_is_unknown() {
 }
 
 #[test]
-fn there_is_one_hop() {
+fn protocol_26_there_is_one_hop() {
     let (mut cluster, leader, follower, other) = three();
     let term = cluster.at(leader).machine.indexes().term;
     deliver(

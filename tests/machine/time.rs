@@ -1,6 +1,8 @@
 //! The cluster clock: ttls among wall clocks that are wrong, corrected or far apart.
 use super::cluster::cluster;
 use super::rig::*;
+use tern::core::cluster_time::{Lease, Stamp};
+use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
 use tern::core::raft::PeerId;
 use tern::core::seam::Fact;
@@ -15,6 +17,16 @@ fn shown_ns(rig: &mut Rig, path: &str) -> u64 {
         panic!("{outcome:?}");
     };
     items[0].view.expires_ns.expect("it expires")
+}
+
+/// A client keeps the file at a path for another `ttl_ms`.
+fn refresh_for(path: &str, ttl_ms: u64) -> Op {
+    Op::Write(Command::Update {
+        path: KeyPath::new(path),
+        value: None,
+        lease: Some(Lease::new(ttl_ms as i64 * 1_000_000, Stamp::default())),
+        refresh: true,
+    })
 }
 
 /// The machine alone, restarted after `down_s` seconds, with its wall clock set to `wall_ns`.
@@ -189,6 +201,42 @@ fn protocol_21_an_event_of_the_history_keeps_its_expiration() {
     match rig.done(watch("/lease", false, since)) {
         Outcome::Backlog { events, .. } => assert_eq!(events, [made]),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Leaders that are cut off, and followed by others with other wall clocks. A lease lasts for its time
+/// after the leader took the request, or after its refresh, and longer by no more than the time
+/// without a leader.
+#[test]
+fn protocol_22_a_lease_lasts_for_its_time_among_changes_of_the_leader() {
+    const LEASE_US: u64 = 20 * SECOND_US;
+    const CUT_US: u64 = 3 * SECOND_US;
+    const REFRESHED_AT_US: u64 = 8 * SECOND_US;
+    let (mut cluster, ids) = three();
+    cluster.at(ids[1]).now.wall_ns += 3_600 * SECOND_NS;
+    cluster.at(ids[2]).now.wall_ns = 5 * SECOND_NS;
+    let start_us = cluster.at(ids[0]).now.mono_us;
+    for path in ["/set", "/refreshed"] {
+        cluster.done(ids[0], set_for(path, LEASE_US / 1_000));
+    }
+    cluster.pass(REFRESHED_AT_US);
+    cluster.done(ids[0], refresh_for("/refreshed", LEASE_US / 1_000));
+    for _ in 0..2 {
+        let leader = cluster.leader();
+        cluster.cut = vec![leader];
+        cluster.pass(CUT_US);
+        cluster.cut.clear();
+        cluster.pass(SECOND_US);
+        assert_ne!(cluster.leader(), leader);
+    }
+    for (path, from_us) in [("/set", 0), ("/refreshed", REFRESHED_AT_US)] {
+        let leader = cluster.leader();
+        while cluster.at(leader).value(path).is_some() {
+            cluster.pass(50_000);
+        }
+        let lasted_us = cluster.at(ids[0]).now.mono_us - start_us - from_us;
+        let range = LEASE_US..LEASE_US + 2 * CUT_US;
+        assert!(range.contains(&lasted_us), "{path}: {lasted_us} us");
     }
 }
 
