@@ -5,6 +5,7 @@ use super::cluster::{Asker, Ev, Phase, World, is_promise, slot_of};
 use super::params::Params;
 use super::truth::{Checked, violation};
 use super::workload::{Told, Want, failed_for_good, register_of, told, value_of};
+use tern::core::error::Code;
 use tern::core::machine::{Answer, Op, Outcome, Ticket};
 use tern::core::store::Event;
 use tern_support::linear::{Act, Call, Res, Value};
@@ -18,6 +19,8 @@ struct Open {
     call: Option<(usize, usize)>,
     /// The highest etcd index of any answer before this request.
     told_etcd: u64,
+    /// How many entries were committed when it was last sent.
+    committed: u64,
     /// How often it was sent elsewhere.
     hops: u32,
 }
@@ -116,6 +119,7 @@ impl World {
             slot,
             call,
             told_etcd,
+            committed: 0,
             hops: 0,
         };
         self.ask(client, open);
@@ -127,6 +131,7 @@ impl World {
             return self.ask_paused(client, open);
         }
         open.ticket = self.new_ticket(Asker::Client(client), slot).0;
+        open.committed = self.truth.committed();
         let ticket = Ticket(open.ticket);
         let want = open.want.clone();
         let state = &mut self.clients[client];
@@ -195,7 +200,7 @@ impl World {
                     self.queue.push(at, Ev::Timeout { client, seq });
                 }
                 Asker::Call(key) => self.break_call(key),
-                Asker::Admin => {}
+                Asker::Admin | Asker::Reader { .. } => {}
             }
         }
         self.watchers.retain(|_, w| w.slot != slot);
@@ -226,6 +231,13 @@ impl World {
 
     // -- answers
 
+    /// How many entries were committed when a client sent the linearizable read that it waits for.
+    pub fn committed_at_read(&self, client: usize, ticket: u64) -> Option<u64> {
+        let open = self.clients[client].open.as_ref()?;
+        let is_read = matches!(open.want, Want::Key { act: Act::Get, .. });
+        (is_read && open.ticket == ticket).then_some(open.committed)
+    }
+
     /// A machine answers.
     pub fn on_answer(&mut self, slot: usize, answer: Answer) -> Checked {
         let ticket = answer.ticket.0;
@@ -235,6 +247,7 @@ impl World {
         if is_promise(&answer.outcome) {
             self.check_promise(slot, &answer)?;
         }
+        self.check_round(slot, &answer)?;
         let answer = self.hear(slot, answer)?;
         if is_promise(&answer.outcome) {
             self.check_promise(slot, &answer)?;
@@ -244,7 +257,7 @@ impl World {
         }
         match self.tickets.get(&ticket).copied() {
             None => Ok(()),
-            Some((Asker::Admin, _)) => {
+            Some((Asker::Admin | Asker::Reader { .. }, _)) => {
                 self.tickets.remove(&ticket);
                 Ok(())
             }
@@ -391,7 +404,7 @@ impl World {
         };
         let shown = match &answer.outcome {
             Outcome::Page { items, .. } => items.first().map(|i| i.view.clone()),
-            Outcome::Failed(e) if e.code == tern::core::error::Code::KeyNotFound => None,
+            Outcome::Failed(e) if e.code == Code::KeyNotFound => None,
             _ => return Ok(()),
         };
         let etcd = answer.at.etcd.0;

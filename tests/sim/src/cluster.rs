@@ -225,6 +225,11 @@ pub enum Asker {
     /// Another machine, by the number of its call.
     Call(u64),
     Admin,
+    /// A linearizable read that checks its round, and how many entries were committed when it was
+    /// sent.
+    Reader {
+        committed: u64,
+    },
 }
 
 /// Where a run stands.

@@ -10,6 +10,8 @@ pub struct Counts {
     pub changes: u64,
     pub crashes: u64,
     pub commits: u64,
+    /// The part of the commits with a value of the largest length.
+    pub longest: u64,
     pub answers: u64,
     /// The part of the answers that was rendered and read again.
     pub raw: u64,
@@ -40,6 +42,7 @@ impl Counts {
         self.changes += other.changes;
         self.crashes += other.crashes;
         self.commits += other.commits;
+        self.longest += other.longest;
         self.answers += other.answers;
         self.raw += other.raw;
         self.reads += other.reads;

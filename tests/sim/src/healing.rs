@@ -10,6 +10,9 @@ use super::truth::violation;
 const CONVERGE_MAX: u64 = 50;
 /// And within how many round trips more: dials, hellos, calls, snapshots in chunks.
 const CONVERGE_TRIPS: u64 = 30;
+/// Pieces of two snapshots with values of the largest length: four in the key space of each, and two
+/// in the history.
+const LONGEST_PIECES: u64 = 2 * 6 * 64;
 /// After so many election timeouts, and this much longer, every member has links to all others.
 const CALM_TIMEOUTS: u64 = 50;
 const CALM_US: u64 = 3_000_000;
@@ -64,15 +67,23 @@ impl World {
     }
 
     /// How much longer it may take on the lines of this seed: two elections wait for a leader that is
-    /// missed and for votes, with round trips from before the healing; and each answer travels.
+    /// missed and for votes, with round trips from before the healing; each answer travels, and so does
+    /// each piece of the snapshots.
     pub fn lines_us(&self) -> u64 {
-        let trips_us = CONVERGE_TRIPS * 2 * self.p.net.line_us;
+        let line_us = self.p.net.line_us;
+        let mut trips_us = CONVERGE_TRIPS * 2 * line_us;
+        if self.p.longest_ppm > 0 {
+            let way_us = line_us + self.net.params.delay_us_max + self.p.batch_us;
+            trips_us += LONGEST_PIECES * (2 * way_us + self.p.sync_us_max);
+        }
         4 * self.p.line_allowance_us() + trips_us
     }
 
-    /// The cluster is settled and was looked at: the seed ends, now and then with a lost majority.
+    /// The cluster is settled and was looked at: the seed ends, now and then with a lost majority. That
+    /// step is cut off at each of its calls, which would take minutes with the longest values.
     pub fn end_settled(&mut self) {
-        let is_forced = self.rng.chance(200_000) && self.maybe_force();
+        let may_force = self.rng.chance(200_000) && self.p.longest_ppm == 0;
+        let is_forced = may_force && self.maybe_force();
         self.enter(if is_forced {
             Phase::Return
         } else {

@@ -42,7 +42,7 @@ impl fmt::Display for Ledger {
         write!(
             f,
             "seeds {}..{} events {} elections {} installs {} snapshots {} changes {} crashes {} losses {} repairs {} \
-             commits {} answers {} raw {} reads {} watchers {} calls {} switches {} copies {} forced {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
+             commits {} longest {} answers {} raw {} reads {} watchers {} calls {} switches {} copies {} forced {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
             self.from,
             self.from + self.seeds,
             t.events,
@@ -54,6 +54,7 @@ impl fmt::Display for Ledger {
             t.losses,
             t.repairs,
             t.commits,
+            t.longest,
             t.answers,
             t.raw,
             t.reads,

@@ -23,6 +23,7 @@ mod net;
 mod params;
 mod promises;
 mod queue;
+mod reads;
 pub mod run;
 mod shown;
 mod times;

@@ -56,6 +56,7 @@ impl World {
             Phase::Faults | Phase::Done => {}
         }
         self.check_leaders();
+        self.ask_deposed_leaders();
         if self.phase == Phase::Faults && self.rng.chance(50_000) {
             self.knock();
         }
@@ -240,16 +241,23 @@ impl World {
         }
     }
 
-    /// Cuts a leader with its learners off from all others: they answer it, and count for nothing.
-    /// Returns false if it has none.
+    /// Cuts a leader with its learners off from all others: they answer it, and count for nothing. In
+    /// half of the cases the others see that their links have ended, and elect another leader while
+    /// this one still leads. Returns false if it has no learners.
     fn cut_off_with_learners(&mut self) -> bool {
         let learners = self.learners();
-        if learners.is_empty() {
+        let leader = self.leader().filter(|_| !learners.is_empty());
+        let Some(leader) = leader else {
             return false;
-        }
-        let leader = self.leader();
-        let is_off = |slot| Some(slot) == leader || learners.contains(&slot);
+        };
+        let is_off = |slot| slot == leader || learners.contains(&slot);
         self.net.cut_off(is_off);
+        if self.rng.chance(500_000) {
+            let until_us = self.now_us + self.election_us();
+            for other in (0..self.hosts.len()).filter(|slot| !is_off(*slot)) {
+                self.break_between(leader, other, Some(until_us));
+            }
+        }
         true
     }
 

@@ -3,9 +3,14 @@
 //! does not change.
 use super::net::NetParams;
 use tern::core::memory::MemoryBounds;
-use tern::core::raft::room::BODY_BYTES_MAX;
+use tern::core::raft::room::{BODY_BYTES_MAX, RECORD_EXTRA_BYTES};
 use tern_support::rng::Rng;
 use wal::SEGMENT_BYTES_MIN;
+
+/// The longest body of a request that settings may allow.
+pub const REQUEST_BYTES_MAX: u64 = BODY_BYTES_MAX - RECORD_EXTRA_BYTES;
+/// What stands in such a body beside the value (`Want::SetBelow`).
+const FORM_BYTES: usize = "value=%64eep".len();
 
 /// What can be done to a cluster; each seed uses a part of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +116,9 @@ pub struct Params {
     /// Some values are as large as this: a snapshot then takes several slices and pieces, a batch is
     /// split, a record needs a segment of its own. 0: all are small.
     pub value_bytes_max: usize,
+    /// How many of these values in a million are the longest that settings may allow, or up to 64
+    /// bytes shorter.
+    pub longest_ppm: u64,
     /// Messages that arrive within this time are taken in one turn.
     pub batch_us: u64,
     pub blow_us_mean: u64,
@@ -127,8 +135,7 @@ pub struct Params {
     pub fault_at_start_ppm: u64,
 }
 
-/// Three seeds of four have small values alone; one of fourteen has large ones. The largest that a
-/// leader takes are left out: each watcher's copy of each event takes 33 MB then.
+/// Three seeds of four have small values alone; one of fourteen has large ones.
 fn draw_value_bytes_max(rng: &mut Rng) -> usize {
     match rng.below(100) {
         0..74 => 0,
@@ -136,6 +143,12 @@ fn draw_value_bytes_max(rng: &mut Rng) -> usize {
         86..93 => 200_000,
         _ => 1_000_000,
     }
+}
+
+/// One seed of a hundred has some values of the largest length. Each of these is copied to
+/// all machines, watchers and disks, so such a seed takes a few seconds.
+fn draw_longest_ppm(rng: &mut Rng) -> u64 {
+    if rng.chance(10_000) { 100_000 } else { 0 }
 }
 
 /// The history stays as it is: the watchers' model knows how many events it has.
@@ -202,6 +215,7 @@ impl Params {
             keys: rng.range(2, 6) as usize,
             raw_ppm: 500_000,
             value_bytes_max: draw_value_bytes_max(rng),
+            longest_ppm: draw_longest_ppm(&mut Rng::new(election_ms << 20 | sync_us_min)),
             batch_us: *rng.pick(&[0, 0, 200, 1_000]),
             blow_us_mean: election_ms * rng.range(500, 4_000),
             down_us_max: election_ms * 1_000 * rng.range(1, 8),
@@ -248,7 +262,7 @@ impl Params {
             election_ms: self.election_ms,
             snapshot_count: self.snapshot_count,
             segment_bytes: SEGMENT_BYTES_MIN,
-            request_bytes_max: BODY_BYTES_MAX,
+            request_bytes_max: REQUEST_BYTES_MAX,
         };
         if !self.is_unequal {
             return common;
@@ -262,8 +276,20 @@ impl Params {
         }
     }
 
+    /// The pieces of a snapshot are at least this long, unless the disk reads less. A snapshot of long
+    /// values would otherwise travel for minutes.
+    pub fn piece_bytes_min(&self) -> usize {
+        match self.longest_ppm {
+            0 => 4 * self.value_bytes_max.min(100_000),
+            _ => 400_000,
+        }
+    }
+
     /// The length of the next value; most are short.
     pub fn draw_value_bytes(&self, rng: &mut Rng) -> usize {
+        if self.longest_ppm > 0 && rng.chance(self.longest_ppm) {
+            return REQUEST_BYTES_MAX as usize - FORM_BYTES - rng.index(65);
+        }
         let longest = self.value_bytes_max;
         match rng.below(16) {
             0 => longest - rng.index(longest.min(64) + 1),

@@ -77,6 +77,7 @@ fn watched(seed: u64, mut world: World, drive: impl FnOnce(&mut World)) -> Repor
     }
     world.counts.elections = world.truth.elections();
     world.counts.changes = world.truth.membership_changes;
+    world.counts.longest = world.truth.longest_commits;
     let failure = world.violation.take().map(|violation| Failure {
         violation,
         params: format!("{:?}", world.p),

@@ -6,6 +6,7 @@
 //! ends the run. Start at `Truth::on_appended` and `Truth::on_commit`.
 use super::image::{Held, Image};
 use super::model::Model;
+use super::params::REQUEST_BYTES_MAX;
 use super::promises::Promises;
 use super::times::Times;
 use std::collections::BTreeMap;
@@ -14,6 +15,9 @@ use std::sync::Arc;
 use tern::core::command::Command;
 use tern::core::raft::{Entry, EntryBody, SnapshotMeta};
 use tern_support::rng::hash_bytes;
+
+/// A longer command has a value of the largest length.
+const LONGEST_BYTES_MIN: usize = REQUEST_BYTES_MAX as usize - 100;
 
 /// A check that failed.
 #[derive(Clone, Debug)]
@@ -131,6 +135,8 @@ pub struct Truth {
     pub model: Model,
     pub views: super::views::Views,
     pub membership_changes: u64,
+    /// How many committed commands have a value of the largest length.
+    pub longest_commits: u64,
     pub times: Times,
     pub promises: Promises,
     /// As last committed.
@@ -400,6 +406,8 @@ impl Truth {
             return violation("entry-codec", format!("entry {index} does not decode"));
         };
         let appended_us = known.appended_us;
+        let is_longest = known.command.len() > LONGEST_BYTES_MIN;
+        self.longest_commits += u64::from(is_longest);
         self.committed.push((term, hash));
         if let Some(stamp) = command.stamp() {
             self.times.on_committed(index, appended_us, stamp)?;

@@ -3,13 +3,13 @@
 //! ```text
 //! cargo run --profile sim -p tern-sim --bin planted                   # all of both kinds
 //! cargo run --profile sim -p tern-sim --bin planted -- --quick        # mutations, a few seconds each
-//! cargo run --profile sim -p tern-sim --bin planted -- --only NAME    # one mutation
+//! cargo run --profile sim -p tern-sim --bin planted -- --only A,B     # mutations by name
 //! ```
 //!
 //! A mutation changes the text of the program (`tern_support::mutations` says how it is written). All
 //! of them are applied to one copy of the sources, `mutations/tree` in cargo's output folder; the
-//! copy is built once, and each process plants one by its name. Without arguments the table in
-//! `tests/sim/README.md` is rewritten. Exit code 1: a text is not found exactly once, or a fault was
+//! copy is built once, and each process plants one by its name. Without `--quick` the rows of the
+//! table in `tests/sim/README.md` are rewritten. Exit code 1: a text is not found exactly once, or a fault was
 //! missed. Start at `main`.
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -34,7 +34,8 @@ const SEED_S_MAX: u64 = 120;
 struct Args {
     /// Leave out what takes longer than [`LIMIT_S`].
     quick: bool,
-    only: Option<String>,
+    /// The names of the mutations to plant; empty: all.
+    only: Vec<String>,
 }
 
 fn parse() -> Args {
@@ -43,7 +44,10 @@ fn parse() -> Args {
     while let Some(arg) = args.next() {
         match &*arg {
             "--quick" => parsed.quick = true,
-            "--only" => parsed.only = Some(args.next().expect("--only NAME")),
+            "--only" => {
+                let names = args.next().expect("--only NAME,NAME");
+                parsed.only = names.split(',').map(String::from).collect();
+            }
             other => panic!("{other} is not known; see the head of tests/sim/src/bin/planted.rs"),
         }
     }
@@ -327,14 +331,21 @@ fn judge_tampering() -> Vec<Verdict> {
     verdicts
 }
 
-/// Rewrites the table: from its head to the next empty line.
-fn write_table(root: &Path, verdicts: &[Verdict]) {
+/// Rewrites the table, from its head to the next empty line. Faults that were not planted now keep
+/// their rows; `names` are all faults, in the order of the rows.
+fn write_table(root: &Path, names: &[String], verdicts: &[Verdict]) {
     const HEAD: &str = "| fault | what goes wrong | kind | caught by | seed | took |\n";
     let path = root.join("tests/sim/README.md");
     let text = std::fs::read_to_string(&path).expect("the README");
     let start = text.find(HEAD).expect("the head of the table") + HEAD.len();
     let end = start + text[start..].find("\n\n").expect("an empty line follows");
-    let rows: Vec<String> = verdicts.iter().map(Verdict::row).collect();
+    let row = |name: &String| {
+        let new = verdicts.iter().find(|verdict| verdict.name == *name);
+        let is_old = |row: &&str| row.starts_with(&format!("| {name} |"));
+        let old = text[start..end].lines().find(is_old);
+        new.map(Verdict::row).or(old.map(String::from))
+    };
+    let rows: Vec<String> = names.iter().filter_map(row).collect();
     let table = format!("|---|---|---|---|---|---|\n{}", rows.join("\n"));
     let text = format!("{}{table}{}", &text[..start], &text[end..]);
     std::fs::write(path, text).expect("the README can be written");
@@ -352,10 +363,14 @@ fn main() {
         println!("{}", errors.join("\n"));
         std::process::exit(1);
     });
-    let is_all = !args.quick && args.only.is_none();
+    let is_all = !args.quick && args.only.is_empty();
     let limit_s = if args.quick { LIMIT_S } else { u64::MAX };
     let is_in_time = |c: &Catcher| !matches!(c, Catcher::Simulator(needs_s) if *needs_s > limit_s);
-    let is_named = |m: &Mutation| args.only.as_ref().is_none_or(|name| m.name == *name);
+    let is_named = |m: &Mutation| args.only.is_empty() || args.only.contains(&m.name);
+    let tampering = catalogue().into_iter().map(|fault| fault.name.to_string());
+    let names: Vec<String> = tampering
+        .chain(all.iter().map(|m| m.name.clone()))
+        .collect();
     let is_chosen = |m: &Mutation| is_named(m) && m.catchers.iter().any(is_in_time);
     let chosen: Vec<Mutation> = all.into_iter().filter(is_chosen).collect();
     assert!(!chosen.is_empty(), "no such mutation");
@@ -365,7 +380,9 @@ fn main() {
     let mut verdicts = mutants.judge_all(&chosen, limit_s);
     if is_all {
         verdicts.splice(0..0, judge_tampering());
-        write_table(&root, &verdicts);
+    }
+    if !args.quick {
+        write_table(&root, &names, &verdicts);
     }
     let panics = verdicts.iter().filter(|v| v.by == ["panic"]).count();
     // Seeds shift with each change of the program: in a short hunt one catcher is enough.

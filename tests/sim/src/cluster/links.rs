@@ -378,16 +378,21 @@ impl World {
             if !is_all && other != only {
                 continue;
             }
-            if is_refused {
-                self.net.refuse(slot, other, until_us);
-                self.net.refuse(other, slot, until_us);
-            }
-            let broken = self.connections.iter();
-            let broken = broken.filter(|(_, c)| c.own(slot).is_some() && c.own(other).is_some());
-            let broken: Vec<u64> = broken.map(|(number, _)| *number).collect();
-            for connection in broken {
-                self.break_connection(connection);
-            }
+            self.break_between(slot, other, is_refused.then_some(until_us));
+        }
+    }
+
+    /// The connections between two machines break. New ones are refused until then, if at all.
+    pub fn break_between(&mut self, one: usize, other: usize, refused_until_us: Option<u64>) {
+        if let Some(until_us) = refused_until_us {
+            self.net.refuse(one, other, until_us);
+            self.net.refuse(other, one, until_us);
+        }
+        let broken = self.connections.iter();
+        let broken = broken.filter(|(_, c)| c.own(one).is_some() && c.own(other).is_some());
+        let broken: Vec<u64> = broken.map(|(number, _)| *number).collect();
+        for connection in broken {
+            self.break_connection(connection);
         }
     }
 

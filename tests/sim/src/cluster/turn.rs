@@ -102,8 +102,7 @@ impl World {
                 ..
             } => {
                 // Shorter pieces than the disk reads: a snapshot then takes several.
-                let bytes_max =
-                    400 + self.rng.index(4_000) + 4 * self.p.value_bytes_max.min(100_000);
+                let bytes_max = 400 + self.rng.index(4_000) + self.p.piece_bytes_min();
                 if let Some((bytes, is_last)) = data
                     && bytes.len() > bytes_max
                 {
