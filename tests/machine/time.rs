@@ -210,14 +210,20 @@ fn protocol_21_an_event_of_the_history_keeps_its_expiration() {
 #[test]
 fn protocol_22_a_lease_lasts_for_its_time_among_changes_of_the_leader() {
     const LEASE_US: u64 = 20 * SECOND_US;
+    const LONGER_US: u64 = LEASE_US + SECOND_US / 2;
     const CUT_US: u64 = 3 * SECOND_US;
     const REFRESHED_AT_US: u64 = 8 * SECOND_US;
     let (mut cluster, ids) = three();
     cluster.at(ids[1]).now.wall_ns += 3_600 * SECOND_NS;
     cluster.at(ids[2]).now.wall_ns = 5 * SECOND_NS;
     let start_us = cluster.at(ids[0]).now.mono_us;
-    for path in ["/set", "/refreshed"] {
-        cluster.done(ids[0], set_for(path, LEASE_US / 1_000));
+    let leases = [
+        ("/set", LEASE_US),
+        ("/longer", LONGER_US),
+        ("/refreshed", LEASE_US),
+    ];
+    for (path, lease_us) in leases {
+        cluster.done(ids[0], set_for(path, lease_us / 1_000));
     }
     cluster.pass(REFRESHED_AT_US);
     cluster.done(ids[0], refresh_for("/refreshed", LEASE_US / 1_000));
@@ -229,13 +235,19 @@ fn protocol_22_a_lease_lasts_for_its_time_among_changes_of_the_leader() {
         cluster.pass(SECOND_US);
         assert_ne!(cluster.leader(), leader);
     }
-    for (path, from_us) in [("/set", 0), ("/refreshed", REFRESHED_AT_US)] {
+    let refreshed_us = REFRESHED_AT_US + LEASE_US;
+    let ends = [
+        ("/set", LEASE_US),
+        ("/longer", LONGER_US),
+        ("/refreshed", refreshed_us),
+    ];
+    for (path, end_us) in ends {
         let leader = cluster.leader();
         while cluster.at(leader).value(path).is_some() {
             cluster.pass(50_000);
         }
-        let lasted_us = cluster.at(ids[0]).now.mono_us - start_us - from_us;
-        let range = LEASE_US..LEASE_US + 2 * CUT_US;
+        let lasted_us = cluster.at(ids[0]).now.mono_us - start_us;
+        let range = end_us..end_us + 2 * CUT_US;
         assert!(range.contains(&lasted_us), "{path}: {lasted_us} us");
     }
 }
