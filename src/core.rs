@@ -4,6 +4,7 @@
 //! thread. The core owns the formats that are stored (commands, snapshots, the views under `/_etcd`)
 //! and imports neither `codec` nor `shell`. Start with `machine`; `seam` holds every value that
 //! crosses to the shell and back.
+pub mod allocator;
 pub mod cluster_time;
 pub mod command;
 pub mod error;

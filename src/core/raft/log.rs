@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::message::{Entry, EntryBody, Index, Lsn, Term};
+use crate::core::allocator::join_freed_blocks;
 
 /// In debug builds the sizes of the entries are added up after each input while the log is at most
 /// this long; a longer log would make tests slow.
@@ -48,6 +49,8 @@ pub struct Log {
     entries: VecDeque<Entry>,
     /// The sum of the sizes of all bodies in `entries`, in bytes.
     bytes: usize,
+    /// The former entries of each installed snapshot, until they are freed, a portion at a time.
+    replaced: Vec<VecDeque<Entry>>,
     /// All entries up to here are in the log on the disk, damaged ones included. Moves forward with
     /// syncs and back with truncation.
     stable: Index,
@@ -86,6 +89,7 @@ impl Log {
             release_to: start,
             bytes,
             entries: entries.into(),
+            replaced: Vec::new(),
             stable: last,
             pending: VecDeque::new(),
             damaged,
@@ -280,15 +284,25 @@ impl Log {
         self.release_some();
     }
 
-    /// Forgets the next portion of the entries that are to be released.
+    /// Frees the next portion of the entries that are to be released, or that a snapshot has
+    /// replaced.
     pub fn release_some(&mut self) {
         if !self.wants_release() {
             return;
         }
+        if self.start < self.release_to {
+            self.release_portion();
+        } else {
+            self.free_replaced();
+        }
+        join_freed_blocks();
+    }
+
+    fn release_portion(&mut self) {
         let bytes_left = self.bytes.saturating_sub(RELEASED_BYTES_MAX);
         for _ in 0..RELEASED_MAX {
             self.release_first();
-            if !self.wants_release() {
+            if self.start == self.release_to {
                 self.entries.shrink_to(2 * self.entries.len());
                 return;
             }
@@ -298,9 +312,26 @@ impl Log {
         }
     }
 
+    fn free_replaced(&mut self) {
+        let Some(former) = self.replaced.last_mut() else {
+            return;
+        };
+        let mut bytes = 0;
+        for _ in 0..RELEASED_MAX {
+            let Some(entry) = former.pop_front() else {
+                self.replaced.pop();
+                return;
+            };
+            bytes += entry.size();
+            if bytes > RELEASED_BYTES_MAX {
+                return;
+            }
+        }
+    }
+
     /// Whether `release_some` has work to do.
     pub fn wants_release(&self) -> bool {
-        self.start < self.release_to
+        self.start < self.release_to || !self.replaced.is_empty()
     }
 
     /// Whether the entries after `index` are held and none of them is to be released.
@@ -334,21 +365,23 @@ impl Log {
 
     /// Continues after the snapshot that ends with the entry (`index`, `term`) and that is
     /// installed with the record `lsn`. The entries after it stay only if `keep_tail`. All entries
-    /// up to `index` are committed, since a snapshot holds committed entries only.
+    /// up to `index` are committed, since a snapshot holds committed entries only. `release_some` frees
+    /// the entries that go.
     pub fn install(&mut self, index: Index, term: Term, keep_tail: bool, lsn: Lsn) {
-        if keep_tail {
-            while self.start < index {
-                self.release_first();
-            }
+        let tail = if keep_tail {
+            let covered = index.0.saturating_sub(self.start.0) as usize;
             self.damaged = self.damaged.split_off(&index.next());
+            self.entries.split_off(covered)
         } else {
-            self.entries.clear();
-            self.bytes = 0;
             self.pending.clear();
             self.stable = Index(0);
-            self.start = index;
             self.damaged.clear();
-        }
+            VecDeque::new()
+        };
+        self.bytes = tail.iter().map(Entry::size).sum();
+        let former = std::mem::replace(&mut self.entries, tail);
+        self.replaced.push(former);
+        self.start = index;
         self.start_term = term;
         self.release_to = self.release_to.max(self.start);
         self.pending.push_back((lsn, index));
@@ -543,6 +576,37 @@ mod tests {
         log.release_some();
         assert_eq!(log.start(), last.prev());
         log.check_invariants();
+    }
+
+    #[test]
+    fn a_log_that_a_snapshot_replaces_is_freed_a_portion_at_a_time() {
+        for keep_tail in [true, false] {
+            let mut log = log(&[]);
+            let body: Arc<[u8]> = vec![7; 10].into();
+            let last = 4 + 3 * RELEASED_MAX as u64;
+            for index in 5..=last {
+                let entry = Entry {
+                    body: EntryBody::Good(body.clone()),
+                    ..entry(index, 1)
+                };
+                log.append(entry, Lsn(index));
+            }
+            log.on_synced(Lsn(last));
+            log.install(Index(last - 1), Term(1), keep_tail, Lsn(last + 1));
+            assert_eq!(log.start(), Index(last - 1));
+            let kept = usize::from(keep_tail);
+            assert_eq!(log.last_index(), Index(last - 1 + kept as u64));
+            let mut held = Arc::strong_count(&body) - 1;
+            assert_eq!(held, 3 * RELEASED_MAX, "nothing is freed at once");
+            while log.wants_release() {
+                log.release_some();
+                let left = Arc::strong_count(&body) - 1;
+                assert!(held - left <= RELEASED_MAX, "{held} {left}");
+                held = left;
+                log.check_invariants();
+            }
+            assert_eq!(held, kept);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::node::KeyTree;
 use super::node_id::NodeId;
 use super::ttl::{Ttl, due_of};
+use crate::core::allocator::join_freed_blocks;
 
 /// Most nodes that are freed at once: about a tenth of a millisecond. Half of what one command can
 /// create, so that clients that create and remove in turn do not fill the memory.
@@ -12,9 +13,6 @@ const FREE_NODES_MAX: usize = 512;
 /// After how many freed nodes their blocks are joined: about 0.4 ms. New nodes reuse blocks that are
 /// not joined, at half the cost.
 const JOINED_NODES: usize = 4096;
-
-/// The length of an allocation at which the C library joins the blocks that were freed before.
-const JOINING_BYTES: usize = 2048;
 
 /// The nodes that are still to be freed.
 #[derive(Default)]
@@ -71,13 +69,6 @@ impl Reclaim {
             join_freed_blocks();
         }
     }
-}
-
-/// The C library only gathers freed blocks of up to 128 bytes, and joins all of them at the next
-/// large allocation: after a million keys that would hold the loop for 50 ms. So such an allocation
-/// follows some portions.
-fn join_freed_blocks() {
-    std::hint::black_box(Vec::<u8>::with_capacity(JOINING_BYTES));
 }
 
 fn free(id: NodeId, depth: u32, tree: &mut KeyTree, ttl: &mut Ttl) {
