@@ -24,7 +24,9 @@ use wal::fs::{Access, FileSystem, OpenFile};
 /// The name of the folder in the data directory.
 pub const FOLDER: &str = "snapshot";
 const MAGIC: &[u8; 8] = b"TERNSNAP";
-const VERSION: u32 = 3;
+/// Rises with that of the content of the chunks too (`core/store/snapshot.rs`): a file of another
+/// format is no damage.
+const VERSION: u32 = 4;
 /// The length of the head in bytes.
 const HEAD_BYTES: usize = 32;
 /// The bytes of a chunk before its content: its length and checksum.
