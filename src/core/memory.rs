@@ -66,11 +66,10 @@ pub struct MemoryBounds {
     pub log_bytes_max: u64,
     /// A log of more bytes keeps no entries for followers that a snapshot on the disk covers.
     pub log_bytes_kept: u64,
-    /// With more bytes of entries that are not committed, a leader takes no further ones.
+    /// With more bytes of entries that are not committed, a leader takes no further ones. With more
+    /// bytes of records that wait for a sync of its own disk, no member does: the disk holds a copy
+    /// of these records, as they will be written.
     pub uncommitted_bytes_max: usize,
-    /// With more bytes of records that wait for a sync of its own disk, no member takes further
-    /// entries. The disk holds a copy of these records, as they will be written.
-    pub unsynced_bytes_max: usize,
     /// With more bytes of entries on the way to a peer, no further ones are sent to it.
     pub in_flight_bytes_max: usize,
 }
@@ -99,8 +98,7 @@ impl MemoryBounds {
             due_bytes_max: share(2, LOG_BYTES_MAX / 3),
             log_bytes_max: share(6, LOG_BYTES_MAX),
             log_bytes_kept: share(1, LOG_BYTES_MAX / 3) / 2,
-            uncommitted_bytes_max: share(2, UNCOMMITTED_BYTES_MAX) as usize,
-            unsynced_bytes_max: (share(1, 2 * UNCOMMITTED_BYTES_MAX) / 2) as usize,
+            uncommitted_bytes_max: (share(5, 4 * UNCOMMITTED_BYTES_MAX) / 4) as usize,
             in_flight_bytes_max: (share(1, 2 * IN_FLIGHT_BYTES_MAX) / 2) as usize,
         }
     }
@@ -195,8 +193,7 @@ mod tests {
             let log = bounds.log_bytes_kept
                 + bounds.due_bytes_max
                 + bounds.due_bytes_max / 2
-                + bounds.uncommitted_bytes_max as u64
-                + bounds.unsynced_bytes_max as u64;
+                + 2 * bounds.uncommitted_bytes_max as u64;
             assert!(log <= bounds.log_bytes_max, "{log} of {memory}");
             let held = store_bytes(memory)
                 + client_bytes(memory)

@@ -343,7 +343,7 @@ impl Raft {
             clock: ClusterClock::new(stamp),
             gate: Gate::default(),
             marks: CommitMarks::new(log.commit_index()),
-            room: LogRoom::new(free_bytes, config.memory.unsynced_bytes_max as u64),
+            room: LogRoom::new(free_bytes, config.memory.uncommitted_bytes_max as u64),
             round_trips: RoundTrips::default(),
             snapshots: OwnSnapshots::new(snapshot),
             incoming: Incoming::default(),

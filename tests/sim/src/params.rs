@@ -158,7 +158,7 @@ fn draw_memory(rng: &mut Rng) -> MemoryBounds {
         return large;
     }
     let due_bytes = rng.range(2_000, 20_000);
-    let bounds = MemoryBounds {
+    MemoryBounds {
         due_bytes_min: due_bytes,
         due_bytes_max: due_bytes * rng.range(1, 3),
         log_bytes_max: due_bytes * rng.range(4, 6),
@@ -167,10 +167,6 @@ fn draw_memory(rng: &mut Rng) -> MemoryBounds {
         in_flight_bytes_max: rng.range(1_000, 5_000) as usize,
         copies_bytes: rng.range(2_000, 100_000) as usize,
         ..large
-    };
-    MemoryBounds {
-        unsynced_bytes_max: bounds.uncommitted_bytes_max,
-        ..bounds
     }
 }
 
