@@ -384,20 +384,24 @@ impl Disk {
     }
 
     fn on_report(&mut self, report: &SnapshotIn) {
-        let coming = &mut self.coming;
         match report {
             SnapshotIn::Saved { index, .. } => {
-                let at = coming.iter().position(|meta| meta.index == *index);
-                let meta = coming.remove(at.expect("it was begun here"));
+                let meta = self.take_coming(|meta| meta.index == *index);
                 self.image.keep(meta);
             }
             SnapshotIn::Installed { meta, .. } => {
-                coming.retain(|other| other != meta);
-                let (meta, in_use) = (meta.clone(), false);
+                let meta = self.take_coming(|coming| coming == meta);
+                let in_use = false;
                 self.image.snapshots.push(Snapshot { meta, in_use });
             }
             _ => {}
         }
+    }
+
+    /// Takes one snapshot from those that come: a member may make and receive the same one.
+    fn take_coming(&mut self, is_it: impl FnMut(&SnapshotMeta) -> bool) -> SnapshotMeta {
+        let at = self.coming.iter().position(is_it);
+        self.coming.remove(at.expect("it was begun here"))
     }
 
     fn finish_snapshot_task(&mut self) {
