@@ -1,5 +1,5 @@
-//! tern: a replicated key-value store for the edge. One small binary, one thread, one event loop;
-//! the HTTP interface of etcd 0.4 on a raft and a log that lose nothing.
+//! tern: a replicated key-value store for the edge. One small binary, one event loop; the HTTP
+//! interface of etcd 0.4 on a raft and a log that lose nothing.
 //!
 //! Below is the tour of the code; the README has the same. Paths are relative to `src`, except those
 //! that begin with `wal` or `tests`.
