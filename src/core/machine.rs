@@ -423,6 +423,12 @@ impl Machine {
         self.member().is_some_and(MemberMode::wants_turn)
     }
 
+    /// Whether the owner is to wait for the snapshot files, because the log fills its memory sooner
+    /// than the disk writes the snapshot that will release it.
+    pub fn is_snapshot_late(&self) -> bool {
+        self.member().is_some_and(MemberMode::is_snapshot_late)
+    }
+
     /// When `on_time` has something to do, in microseconds of the monotonic clock; `None`: never.
     pub fn next_deadline(&self) -> Option<u64> {
         let mode_us = match &self.mode {

@@ -7,6 +7,8 @@
 //! wait for the device
 //! - in three rare orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the tasks,
 //! - for each piece of an export,
+//! - for snapshot files while the log is about to fill its memory: then writes wait, which would be
+//!   refused otherwise,
 //! - in `close`.
 //!
 //! Must not decide anything about raft. Start with [`Storage::take_outputs`], then
@@ -98,8 +100,11 @@ impl Storage {
     }
 
     /// Takes back the task with snapshot files if it has ended, reports its results to the machine,
-    /// and starts the next one.
+    /// and starts the next one. Waits for the task if the machine asks for that.
     pub fn complete_snapshots(&mut self, machine: &mut Machine, now: Now) {
+        if machine.is_snapshot_late() {
+            self.wait_for_snapshots();
+        }
         if self.disk.has_snapshot_task()
             && let Some(ended) = self.snapshot_worker.take_ended()
         {
@@ -251,6 +256,11 @@ impl Storage {
             let ended = self.worker.wait();
             or_exit(self.disk.take_back(ended.task));
         }
+        self.wait_for_snapshots();
+    }
+
+    /// The same, for the snapshot files alone.
+    fn wait_for_snapshots(&mut self) {
         if self.disk.has_snapshot_task() {
             let ended = self.snapshot_worker.wait();
             or_exit(self.disk.take_back_snapshots(ended.task));

@@ -46,6 +46,9 @@ pub struct Rig {
     pub dialled_urls: Vec<Box<str>>,
     /// The disk has no room for snapshots.
     pub snapshots_fail: bool,
+    /// The disk is slow: orders about snapshots wait in `late_snapshots`.
+    pub snapshots_are_slow: bool,
+    late_snapshots: Vec<SnapshotOut>,
     /// Kinds of snapshot outputs, in order.
     pub snapshot_log: Vec<&'static str>,
     pub stopped: bool,
@@ -127,6 +130,8 @@ impl Rig {
             dialled: Vec::new(),
             dialled_urls: Vec::new(),
             snapshots_fail: false,
+            snapshots_are_slow: false,
+            late_snapshots: Vec::new(),
             snapshot_log: Vec::new(),
             stopped: false,
             removed: false,
@@ -179,8 +184,11 @@ impl Rig {
         if self.ordered.failed.is_some() {
             self.failed.clone_from(&self.ordered.failed);
         }
-        for out in std::mem::take(&mut self.effects.snapshot) {
-            self.on_snapshot_out(out);
+        self.late_snapshots.append(&mut self.effects.snapshot);
+        if !self.snapshots_are_slow {
+            for out in std::mem::take(&mut self.late_snapshots) {
+                self.on_snapshot_out(out);
+            }
         }
         if self.ordered.wipe {
             // The disk keeps its content: a restart stands for a crash before the wipe.

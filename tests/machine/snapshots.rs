@@ -189,3 +189,35 @@ fn a_failure_of_a_snapshot_that_was_given_up_is_not_that_of_the_next_one() {
             .any(|fact| matches!(fact, Fact::SnapshotAbandoned { .. }))
     );
 }
+
+/// A disk that writes a snapshot more slowly than the log grows: the owner is asked to wait for it
+/// before a write is refused, and until the log is released.
+#[test]
+fn a_late_snapshot_is_waited_for_before_a_write_is_refused() {
+    let memory = tern::core::memory::MemoryBounds::of(32 << 20);
+    let mut rig = Rig::serving(Settings {
+        memory,
+        ..settings(1)
+    });
+    let value = "x".repeat(10_000);
+    let mut writes = 0;
+    let mut put = |rig: &mut Rig| {
+        writes += 1;
+        rig.put(&format!("/dir/{}", writes % 50), &value);
+    };
+    rig.snapshots_are_slow = true;
+    while !rig.machine.is_snapshot_late() {
+        put(&mut rig);
+    }
+    let turn_bytes = memory.uncommitted_bytes_max;
+    for _ in 0..turn_bytes / 11_000 {
+        put(&mut rig);
+        assert!(rig.machine.is_snapshot_late());
+    }
+    rig.snapshots_are_slow = false;
+    rig.settle();
+    rig.pass(10 * SECOND_US);
+    assert!(rig.snapshot_log.contains(&"finish"));
+    put(&mut rig);
+    assert!(!rig.machine.is_snapshot_late());
+}

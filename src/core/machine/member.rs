@@ -542,6 +542,11 @@ impl MemberMode {
         self.is_running() && (is_removed || self.replica.wants_turn())
     }
 
+    /// See [`Machine::is_snapshot_late`].
+    pub(super) fn is_snapshot_late(&self) -> bool {
+        self.replica.is_snapshot_late()
+    }
+
     /// When `on_time` has something to do, in microseconds of the monotonic clock.
     pub(super) fn next_deadline(&self, peers: &Peers) -> Option<u64> {
         let state_us = match self.state {

@@ -245,6 +245,17 @@ impl Replica {
             && (self.is_disk_low || self.raft.is_log_full())
     }
 
+    /// Whether the log may fill its memory before the snapshot under way releases it: its room is no
+    /// more than what a leader may have uncommitted. The owner then waits for the snapshot files.
+    /// So writes take longer; otherwise they would be refused.
+    pub fn is_snapshot_late(&self) -> bool {
+        let memory = &self.settings.memory;
+        let bytes_max = memory.log_bytes_max;
+        let early_bytes = bytes_max.saturating_sub(memory.uncommitted_bytes_max as u64);
+        let is_under_way = self.snapshotting.stage != SnapshotStage::Idle;
+        is_under_way && self.raft.log_memory_bytes() > early_bytes
+    }
+
     fn write_slice(&mut self, now: Now, index: Index) {
         let mut slice = Vec::with_capacity(SLICE_BYTES + SLICE_SLACK_BYTES);
         let step = self.store.snapshot_chunk(SLICE_BYTES, &mut slice);
