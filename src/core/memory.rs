@@ -189,7 +189,7 @@ mod tests {
         for memory in [16 * MIB, 32 * MIB, 100 * MIB, 1 << 30, 1 << 40] {
             let bounds = MemoryBounds::of(memory);
             // Kept, since the last snapshot, since the one under way began, not committed; and a
-            // copy of what is not durable.
+            // copy of the records that are not durable.
             let log = bounds.log_bytes_kept
                 + bounds.due_bytes_max
                 + bounds.due_bytes_max / 2

@@ -493,9 +493,9 @@ impl OutgoingCall {
         self.is_paused = is_paused;
     }
 
-    /// Whether bytes of the response may have arrived and are to be read. What is left in a
-    /// connection that the other side has closed is read in any case: it is bounded, and the client
-    /// learns of the end.
+    /// Whether bytes of the response may have arrived and are to be read. The rest of a connection
+    /// that the other side has closed is read in any case: it is bounded, and the client learns of
+    /// the end.
     pub fn wants_input(&self) -> bool {
         let Some(socket) = &self.socket else {
             return false;

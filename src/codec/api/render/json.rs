@@ -285,7 +285,7 @@ pub fn action(action: Action) -> &'static str {
     }
 }
 
-/// Appends an event. The `ttl` of the previous node is what it would have left now.
+/// Appends an event. The `ttl` of the previous node is the time left to its expiration now.
 pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     write_event(event, now_ns, out, None);
 }
