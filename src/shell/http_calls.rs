@@ -146,7 +146,7 @@ impl HttpCalls {
     }
 
     /// Stops reading the responses to the watches with these tickets: their clients have much output
-    /// to read. The machine that was asked finds that they do not read, and applies its own limits.
+    /// to read. The machine that was asked finds that its output is not read, and applies its limits.
     pub fn pause_watches(&mut self, tickets: &[Ticket]) {
         for ticket in tickets {
             if let Some(slot) = self.watch_slots.get(ticket)

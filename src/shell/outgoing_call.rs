@@ -34,8 +34,9 @@ const ADDRESS_US: u64 = 1_000_000;
 /// The connection of a watch fails once its bytes or keepalive probes are unacknowledged for this
 /// time, in milliseconds: a watch has no deadline that would notice a dead host.
 const WATCH_PATIENCE_MS: u64 = 10_000;
-/// The kernel's receive buffer of the connection of a watch. While the client of the watch does not
-/// read, the machine that was asked soon notices, and no more than this waits here.
+/// The kernel's receive buffer of the connection of a watch, in bytes; Linux doubles it. While the
+/// client of the watch does not read, no more than that waits in the kernel here, and the output piles
+/// up at the machine that was asked, whose limits apply.
 const WATCH_RECEIVE_BYTES: usize = 128 * 1024;
 
 /// The origin of a call, to which its reply goes.

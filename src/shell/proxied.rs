@@ -24,7 +24,7 @@ struct OpenRequest {
     request: ProxiedRequest,
     body_bytes: usize,
     is_watch: bool,
-    /// The `leaders` of the machine that it was sent to; `None` while it is held.
+    /// The value of `ProxiedRequests::leaders` when it was sent; `None` while it is held.
     sent_to: Option<u64>,
 }
 
@@ -43,12 +43,12 @@ pub struct ProxiedRequests {
     open: BTreeMap<Ticket, OpenRequest>,
     /// How many of the open requests are watches.
     watches: usize,
-    /// Most watches by the descriptors that are left.
+    /// Most watches, by the descriptors that are free; 0 before the first `bound_watches`.
     watches_max: usize,
     /// Bytes of the bodies of the open requests.
     bytes: usize,
-    /// The last leader's client URL that `follow_leader` was told; `None` before, and while this
-    /// machine is no standby.
+    /// The client URL of the last leader that `follow_leader` has noted; `None` before, and while
+    /// this machine is no standby.
     leader_url: Option<Box<str>>,
     /// How often `leader_url` was replaced.
     leaders: u64,
@@ -121,7 +121,7 @@ impl ProxiedRequests {
         }
     }
 
-    /// Lets further watches begin for which there are `descriptors`.
+    /// Bounds the watches: as many further ones may begin as there are free `descriptors`.
     pub fn bound_watches(&mut self, descriptors: usize) {
         self.watches_max = self.watches + descriptors;
     }

@@ -118,8 +118,8 @@ impl Storage {
         }
     }
 
-    /// Takes back the task if it has ended, and reports to the machine the records
-    /// that are durable since.
+    /// Takes back the log's task if it has ended, and reports to the machine the records that are
+    /// durable since.
     pub fn complete_sync(&mut self, machine: &mut Machine, now: Now) {
         let mut took_us = 0;
         if self.disk.has_task()

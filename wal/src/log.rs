@@ -47,7 +47,8 @@ pub struct Wal<F: FileSystem = Os> {
     configuration: Box<[u8]>,
     /// The records that wait for a batch.
     staging: Staging,
-    /// Where they go; `None` before a record did not fit into the segment.
+    /// Their placement at the last append after which they did not fit into the segment; `None`
+    /// before the first one. Only `LastPlacement::get` says whether it still holds.
     placed: Option<LastPlacement>,
     /// The last task had records. If both wait, the next one has the work on files.
     is_upkeep_next: bool,
@@ -792,7 +793,7 @@ impl<F: FileSystem> Wal<F> {
         let (room, head) = (self.place.room, self.head_bytes());
         let waiting = self.staging.bytes();
         // This is asked several times a turn: no record is looked at if all that wait fit into the
-        // segment, or if the last append has placed them.
+        // segment, or if the last append has placed them and no spare has come or gone since.
         let free = if waiting + HEADER <= room {
             (room - waiting).max(self.upkeep.spares().longest(head))
         } else {

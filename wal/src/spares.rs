@@ -70,7 +70,7 @@ impl Placement {
     }
 }
 
-/// Besides the waiting records, what their placement depends on.
+/// What the placement of the waiting records depends on, besides the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlacementBasis {
     /// The free bytes in the current segment.

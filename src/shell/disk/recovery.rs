@@ -454,8 +454,8 @@ fn go_on_from<F: FileSystem>(
 }
 
 /// Refuses a log that ends before the snapshot of a machine that is alone. No leader sent that
-/// snapshot, so the log has contained its last entry: an older file was put in the place of a newer
-/// one, and the entries after the snapshot are lost.
+/// snapshot, so the log once held its last entry: an older file was put in the place of a newer one,
+/// and the entries after the snapshot are lost.
 fn refuse_set_back<F: FileSystem>(
     data_dir: &DataDir<F>,
     log: &wal::Recovered,

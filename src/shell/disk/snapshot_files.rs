@@ -5,7 +5,8 @@
 //! along into another thread. A full disk is reported to the core, which starts the snapshot again
 //! later. Every other failure is final and must end the process.
 //!
-//! Must not know the key space. Start with [`SnapshotTask::run`], then `SnapshotFiles::make`.
+//! Must not look into a key space: that of a leader's snapshot only passes through. Start with
+//! [`SnapshotTask::run`], then `SnapshotFiles::make`.
 use super::DiskFailure;
 use super::files::{self, DataDir};
 use super::snapfile::{self, SnapshotFileWriter};

@@ -234,7 +234,8 @@ impl<F: FileSystem> Snapshots<F> {
     }
 
     /// Removes all snapshots except the newest, and unfinished ones: a full disk must have room for
-    /// `membership` or `standby_info`. The orders that wait are dropped.
+    /// `membership` or `standby_info`. The orders that wait are dropped without a report. So only a
+    /// machine that has just been admitted, and has none, and one that is wiped next may call it.
     ///
     /// # Errors
     ///

@@ -1,9 +1,9 @@
-//! The threads of the calls that may block on a device, so that the loop never waits for one.
+//! The threads of the calls that may block on a device, so that the loop need not wait for it.
 //!
 //! There are two: one runs the tasks of the log, the other those with snapshot files. A task has all
 //! that its system calls need. A thread runs it, gives it back and wakes the poll. It owns nothing
-//! between tasks. The disk ([`super::Disk`]) chooses the next task and interprets the end
-//! of one. Start with [`Worker::start`].
+//! between tasks. The disk ([`super::Disk`]) chooses the next task and interprets the end of one.
+//! Start with [`Worker::start`].
 use super::SnapshotTask;
 use crate::shell::clock::Clock;
 use mio::Waker;
@@ -14,7 +14,7 @@ use std::thread;
 use wal::Task;
 use wal::os::Os;
 
-/// The stack of the thread, in bytes. System calls need little; the default is 2 MiB.
+/// The stack of each thread, in bytes. System calls need little; the default is 2 MiB.
 const STACK_BYTES: usize = 256 * 1024;
 
 /// System calls that may block.
@@ -80,8 +80,8 @@ impl<T: Run> Worker<T> {
         }
     }
 
-    /// Blocks until a task that was handed over has run. For the end of the loop, and for the rare
-    /// orders that wait for the device.
+    /// Blocks until a task that was handed over has run. `shell/storage.rs` lists the cases in which
+    /// the loop may wait.
     pub fn wait(&mut self) -> EndedTask<T> {
         self.ended.recv().expect(RUNS)
     }
