@@ -6,10 +6,13 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use tern_support::client::{Conn, form, request, until};
 use tern_support::fleet::{
-    Mode, cluster, follow, leader, leader_of, listed, mode, port_of, prepare, put, settled, shows,
-    shows_all,
+    Mode, cluster, followed, leader, leader_of, listed, lists, mode, port_of, prepare, put,
+    settled, shows, shows_all,
 };
 use tern_support::server::Server;
+
+/// A machine that is not admitted ends, as it does by default.
+const IMPATIENT: &str = "-max-retry-attempts=3";
 
 #[test]
 fn three_machines_hold_the_same_and_followers_redirect() {
@@ -236,22 +239,20 @@ fn a_leader_that_is_stopped() {
 fn a_removed_machine_comes_back() {
     let mut servers = cluster(3, &[]);
     put(&servers, "a", "one");
-    let removed = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
-    assert_eq!(removed.expect("an answer").status(), 200);
-    until("two are left", || {
-        (listed(&servers[0]).len() == 2).then_some(())
-    });
+    let removed = followed(servers[1].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(removed.status(), 200);
+    lists(&servers[0], 2);
     until("the removed machine redirects", || {
         let answer = servers[2].client("GET", "/v2/keys/a", "");
         (answer.status() == 307).then_some(())
     });
-    let again = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
-    assert_eq!(again.expect("an answer").status(), 404);
+    let again = followed(servers[1].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(again.status(), 404);
     servers[2].kill();
     put(&servers[..2], "a", "two");
     servers[2].run();
     shows(&servers[2], "a", "two");
-    assert_eq!(listed(&servers[0]).len(), 3);
+    lists(&servers[0], 3);
     // It is no less a member than the others: the cluster goes on with it and one of them.
     until("it follows like any other", || {
         put(&servers[..2], "a", "more");
@@ -271,12 +272,12 @@ fn a_machine_that_is_removed_while_it_is_away() {
     let mut servers = cluster(3, &[]);
     put(&servers, "a", "one");
     servers[2].kill();
-    let removed = follow(servers[1].peer_port, "DELETE", "/remove/node3", "");
-    assert_eq!(removed.expect("an answer").status(), 200);
+    let removed = followed(servers[1].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(removed.status(), 200);
     put(&servers[..2], "a", "two");
     servers[2].run();
     shows(&servers[2], "a", "two");
-    assert_eq!(listed(&servers[0]).len(), 3);
+    lists(&servers[0], 3);
 }
 
 /// Five machines go on without two of them, one of which led, whichever they are.
@@ -302,7 +303,7 @@ fn two_of_five_die() {
         for number in 1..=written {
             shows(server, &format!("key{number}"), &format!("v{number}"));
         }
-        assert_eq!(listed(server).len(), 5);
+        lists(server, 5);
     }
     let all = until("they agree", || settled(&servers));
     assert_eq!(all, (vec![0, 1, 2, 3, 4], vec![]));
@@ -317,7 +318,7 @@ fn a_machine_that_lost_its_data() {
     std::fs::remove_dir_all(servers[2].data_dir()).expect("a directory");
     servers[2].run();
     shows(&servers[2], "a", "one");
-    assert_eq!(listed(&servers[0]).len(), 3);
+    lists(&servers[0], 3);
 }
 
 /// Machines that are started with other addresses tell the cluster: one that follows, and the one
@@ -379,20 +380,20 @@ fn machines_that_are_not_admitted() {
     assert_eq!(fourth.peer("GET", "/v2/admin/machines", "").status(), 404);
     assert_eq!(fourth.client("GET", "/v2/keys/a", "").status(), 307);
     // It asks again, and finds room.
-    let config = follow(
+    let config = followed(
         servers[1].peer_port,
         "PUT",
         "/v2/admin/config",
         "{\"activeSize\":4}",
     );
-    assert_eq!(config.expect("an answer").status(), 200);
+    assert_eq!(config.status(), 200);
     // A name in use is refused to another machine.
-    let twin = prepare(2, &peers, &[]);
+    let twin = prepare(2, &peers, &[IMPATIENT]);
     refused(twin.command(&twin.data_dir()), &["attempts", "109"]);
     until("it is admitted", || {
         matches!(mode(&fourth), Some(Mode::Peer { .. })).then_some(())
     });
-    assert_eq!(listed(&servers[0]).len(), 4);
+    lists(&servers[0], 4);
     put(&servers, "a", "one");
     shows(&fourth, "a", "one");
 }
@@ -403,17 +404,17 @@ fn a_refused_join_names_its_reason_and_the_flag() {
     let mut servers = cluster(3, &[]);
     let peers = [servers[0].peer_port];
     let taken_by = |server: &Server| format!("http://{}", server.peer_at());
-    let twin = prepare(2, &peers, &[]);
+    let twin = prepare(2, &peers, &[IMPATIENT]);
     let reason = ["109", "the name node2", &taken_by(&servers[1]), "-name"];
     refused(twin.command(&twin.data_dir()), &reason);
     // The member is down, and another machine is started at its address.
     servers[1].kill();
-    let mut squatter = prepare(4, &peers, &[]);
+    let mut squatter = prepare(4, &peers, &[IMPATIENT]);
     squatter.peer_port = servers[1].peer_port;
     let reason = ["109", &taken_by(&servers[1]), "node2", "-peer-addr"];
     refused(squatter.command(&squatter.data_dir()), &reason);
     // No other machine can dial this one.
-    let mut anywhere = prepare(5, &peers, &[]);
+    let mut anywhere = prepare(5, &peers, &[IMPATIENT]);
     anywhere.host = Ipv4Addr::UNSPECIFIED;
     let reason = ["cannot reach http://0.0.0.0", "set -peer-addr"];
     refused(anywhere.command(&anywhere.data_dir()), &reason);
@@ -502,7 +503,7 @@ fn an_address_that_is_another_clusters() {
     shows(&servers[0], "a", "one");
     shows(&servers[1], "a", "one");
     put(&servers, "a", "two");
-    assert_eq!(listed(&servers[0]).len(), 2);
+    lists(&servers[0], 2);
 }
 
 /// A cluster of etcd that lists its members: tern is its standby, before and after a restart, and
@@ -606,7 +607,7 @@ fn machines_that_find_each_other() {
     put(&servers, "a", "one");
     for server in &servers {
         shows(server, "a", "one");
-        assert_eq!(listed(server).len(), 3);
+        lists(server, 3);
     }
     let list = service.client("GET", "/v2/keys/found", "").json();
     let nodes = list["node"]["nodes"].as_array().expect("a list").clone();
@@ -627,7 +628,7 @@ fn machines_that_find_each_other() {
     let mut fourth = prepare(4, &peers, &[&flag]);
     fourth.run();
     shows(&fourth, "a", "two");
-    let fifth = prepare(5, &[], &[&flag]);
+    let fifth = prepare(5, &[], &[&flag, IMPATIENT]);
     refused(
         fifth.command(&fifth.data_dir()),
         &["discovery service", &url],
@@ -640,11 +641,11 @@ fn a_discovery_service_that_is_none() {
     let hangs = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = hangs.local_addr().expect("bound").port();
     let flag = format!("-discovery=http://127.0.0.1:{port}/v2/keys/x");
-    let alone = prepare(1, &[], &[&flag]);
+    let alone = prepare(1, &[], &[&flag, IMPATIENT]);
     refused(alone.command(&alone.data_dir()), &["discovery service"]);
     let server = Server::start(&[]);
     let flag = format!("-discovery=http://127.0.0.1:{}/version", server.client_port);
-    let alone = prepare(1, &[], &[&flag]);
+    let alone = prepare(1, &[], &[&flag, IMPATIENT]);
     refused(
         alone.command(&alone.data_dir()),
         &["discovery service", "JSON"],

@@ -99,14 +99,14 @@ fn unread_listings() {
 /// client may read nothing; a client that reads nothing is cut.
 #[test]
 fn slow_and_stalled_readers() {
-    let server = Server::start(&["-http-write-timeout", "0.5"]);
+    let server = Server::start(&["-http-write-timeout", "2"]);
     fill(&server, 1_500);
     let mut slow = ask_for_listing(&server);
     let stalled = ask_for_listing(&server);
     let head = slow.head().expect("a head");
     assert_eq!(head.status, 200);
     let mut bytes = 0;
-    let mut part = vec![0; 256 * 1024];
+    let mut part = vec![0; 64 * 1024];
     let mut stream: &TcpStream = slow.stream();
     loop {
         std::thread::sleep(Duration::from_millis(50));
@@ -135,7 +135,7 @@ fn slow_and_stalled_readers() {
 /// cut.
 #[test]
 fn a_steady_slow_reader() {
-    let server = Server::start(&["-http-write-timeout", "1.5"]);
+    let server = Server::start(&["-http-write-timeout", "2"]);
     fill(&server, 2_500);
     let conn = ask_for_listing(&server);
     let mut stream: &TcpStream = conn.stream();

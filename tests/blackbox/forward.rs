@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tern_support::alone::alone;
 use tern_support::client::{Answer, Conn, form, request, until};
-use tern_support::fleet::{at_of, cluster, has, leader_of, prepare, shows};
+use tern_support::fleet::{NERVOUS, at_of, cluster, has, leader_of, prepare, shows};
 use tern_support::namespace;
 use tern_support::net::{Loss, Net};
 use tern_support::server::Server;
@@ -206,7 +206,7 @@ fn writes_and_reads(at: SocketAddr, name: &str, stop: &AtomicBool) -> usize {
 /// another machine fails, nothing happens twice, and each client reads its own write.
 #[test]
 fn no_request_fails_while_leaders_come_and_go() {
-    let mut servers = cluster(3, &["-forward"]);
+    let mut servers = cluster(3, &["-forward", NERVOUS]);
     for round in 0..rounds(3) {
         let leads = leader_of(&servers);
         let followers = [1, 2].map(|by| servers[(leads + by) % 3].client_at());

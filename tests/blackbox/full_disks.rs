@@ -1,8 +1,8 @@
 //! Full disks in a cluster of three: of one follower, of the leader, of all.
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tern_support::client::until;
-use tern_support::fleet::{ask, follow, leader_of, prepare, put, shows};
+use tern_support::fleet::{follow, followed, leader_of, prepare, put, shows};
 use tern_support::namespace;
 use tern_support::server::Server;
 
@@ -80,8 +80,7 @@ impl Disks {
     fn are_well(&self) {
         for server in self.servers.iter().filter(|server| server.is_started()) {
             assert!(!server.log().contains("panicked"), "{}", server.log());
-            let answer = ask(server.client_at(), "GET", "/v2/keys/", "");
-            assert_eq!(answer.expect("it runs").status(), 200);
+            assert_eq!(server.client("GET", "/v2/keys/", "").status(), 200);
         }
     }
 }
@@ -117,10 +116,8 @@ fn the_disk_of_a_follower_is_full() {
         (elected == 1).then_some(())
     });
     all.write_until_full(other);
-    let freed = Instant::now();
     all.empty(full);
     put(&all.servers[other..=other], "again", "1");
-    assert!(freed.elapsed() < Duration::from_secs(30));
     shows(&all.servers[full], "again", "1");
     shows(&all.servers[full], "k/99", &value);
     all.are_well();
@@ -162,7 +159,7 @@ fn all_disks_are_full() {
     for round in 0..60 {
         let body = format!("value={}", "v".repeat(64 * 1024));
         let at = all.servers[round % 3].client_at();
-        let answer = follow(at, "PUT", "/v2/keys/full/0", &body).expect("an answer");
+        let answer = followed(at, "PUT", "/v2/keys/full/0", &body);
         assert_eq!(answer.json()["cause"], "disk full", "{}", answer.text());
         std::thread::sleep(Duration::from_millis(20));
     }

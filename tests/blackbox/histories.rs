@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tern_support::alone::alone;
 use tern_support::client::{Answer, Conn, form, request, until};
-use tern_support::fleet::{at_of, cluster, follow};
+use tern_support::fleet::{NERVOUS, at_of, cluster, follow};
 use tern_support::linear::{Act, Call, Res, Value, Verdict, check, smallest};
 use tern_support::rng::Rng;
 use tern_support::server::Server;
@@ -308,7 +308,7 @@ pub fn record(
 #[test]
 fn histories_are_linearizable() {
     let _alone = alone();
-    let mut servers = cluster(3, &["-snapshot-count=300"]);
+    let mut servers = cluster(3, &["-snapshot-count=300", NERVOUS]);
     record(&mut servers, 300, disturb);
 }
 
@@ -316,6 +316,6 @@ fn histories_are_linearizable() {
 #[test]
 fn histories_through_followers_are_linearizable() {
     let _alone = alone();
-    let mut servers = cluster(3, &["-snapshot-count=300", "-forward"]);
+    let mut servers = cluster(3, &["-snapshot-count=300", NERVOUS, "-forward"]);
     record(&mut servers, 300, disturb);
 }

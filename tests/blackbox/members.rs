@@ -5,8 +5,8 @@ use std::time::Duration;
 use tern_support::client::{Conn, until};
 use tern_support::copy_folder;
 use tern_support::fleet::{
-    Mode, ask, cluster, follow, has, leader, leader_of, listed, mode, prepare, put, settled, shows,
-    shows_all, term,
+    Mode, ask, cluster, follow, followed, has, leader, leader_of, listed, lists, mode, prepare,
+    put, settled, shows, shows_all, term,
 };
 use tern_support::rng::Rng;
 use tern_support::server::Server;
@@ -25,7 +25,7 @@ fn a_leader_removed_through_its_own_port() {
         let mut removed = servers.remove(leads);
         let new = leader_of(&servers);
         put(&servers, "a", "again");
-        assert_eq!(listed(&servers[new]).len(), servers.len());
+        lists(&servers[new], servers.len());
         assert!(!listed(&servers[new]).contains_key(&removed.name));
         let after = term(&servers[new]).expect("a term");
         assert!(
@@ -39,17 +39,13 @@ fn a_leader_removed_through_its_own_port() {
         removed.kill();
     }
     assert_eq!(servers.len(), 1);
-    let alone = follow(
+    let alone = followed(
         servers[0].peer_at(),
         "DELETE",
         &format!("/remove/{}", servers[0].name),
         "",
     );
-    assert_ne!(
-        alone.expect("an answer").status(),
-        200,
-        "the last one cannot be removed"
-    );
+    assert_ne!(alone.status(), 200, "the last one cannot be removed");
     put(&servers, "a", "last");
 }
 
@@ -147,7 +143,7 @@ fn a_discovery_service_that_redirects() {
     servers.iter_mut().for_each(Server::wait);
     put(&servers, "a", "v");
     servers.iter().for_each(|server| shows(server, "a", "v"));
-    assert_eq!(listed(&servers[0]).len(), 3);
+    lists(&servers[0], 3);
 }
 
 /// A ttl runs out on all machines, also under another leader; one that was renewed through another
@@ -155,10 +151,14 @@ fn a_discovery_service_that_redirects() {
 #[test]
 fn ttls_and_a_leader_that_dies() {
     let mut servers = cluster(3, &[]);
-    put(&servers, "short", "v&ttl=2");
-    put(&servers, "renewed", "v&ttl=2");
+    let mut watch = Conn::watch(
+        servers[2].client_at(),
+        "/v2/keys/short?wait=true&stream=true",
+    );
     put(&servers, "long", "v&ttl=1000");
-    let mut watch = Conn::watch(servers[2].client_at(), "/v2/keys/short?wait=true");
+    put(&servers, "short", "v&ttl=5");
+    put(&servers, "renewed", "v&ttl=5");
+    assert_eq!(watch.event().expect("an event")["action"], "set");
     let dies = leader_of(&servers[..]);
     assert_ne!(dies, 2, "no machine had a reason to campaign");
     servers[dies].kill();
@@ -229,9 +229,10 @@ fn protocol_13_a_removal_that_no_machine_confirms_wipes_nothing() {
     put(&servers, "a", "one");
     shows(&servers[2], "a", "one");
     servers[2].signal(Signal::STOP);
-    let removed = follow(servers[0].peer_port, "DELETE", "/remove/node3", "");
-    assert_eq!(removed.expect("an answer").status(), 200);
-    // The leader's next heartbeat tells the removed machine that its removal is committed.
+    let removed = followed(servers[0].peer_port, "DELETE", "/remove/node3", "");
+    assert_eq!(removed.status(), 200);
+    lists(&servers[1], 2);
+    // The leader's next heartbeat tells the removed machine too that its removal is committed.
     std::thread::sleep(Duration::from_millis(500));
     servers[0].kill();
     servers[1].kill();
@@ -253,7 +254,7 @@ fn protocol_13_a_removal_that_no_machine_confirms_wipes_nothing() {
     servers[1].wait();
     servers[2].wait_for_log("are deleted");
     shows(&servers[2], "a", "one");
-    assert_eq!(listed(&servers[0]).len(), 3);
+    lists(&servers[0], 3);
 }
 
 /// A machine that was removed for good stays a standby, over restarts, and over a log that was put
@@ -261,28 +262,26 @@ fn protocol_13_a_removal_that_no_machine_confirms_wipes_nothing() {
 #[test]
 fn protocol_15_a_machine_that_was_removed_for_good_stays_outside() {
     let mut servers = cluster(3, &["-cluster-sync-interval=1"]);
-    until("three are members", || {
-        (listed(&servers[0]).len() == 3).then_some(())
-    });
+    lists(&servers[0], 3);
     servers[2].kill();
     let copy = servers[2].data_dir().with_extension("copy");
     copy_folder(&servers[2].data_dir(), &copy);
     servers[2].run();
     let target = format!("/v2/admin/machines/{}", servers[2].name);
-    let answer = follow(
+    let answer = followed(
         servers[1].peer_at(),
         "DELETE",
         &format!("{target}?rejoin=never"),
         "",
     );
-    assert_eq!(answer.expect("an answer").status(), 400);
-    let answer = follow(
+    assert_eq!(answer.status(), 400);
+    let answer = followed(
         servers[1].peer_at(),
         "DELETE",
         &format!("{target}?rejoin=false"),
         "",
     );
-    assert_eq!(answer.expect("an answer").status(), 200);
+    assert_eq!(answer.status(), 200);
     stays_outside(&servers, 1);
     servers[2].kill();
     servers[2].spawn();
@@ -296,9 +295,7 @@ fn protocol_15_a_machine_that_was_removed_for_good_stays_outside() {
     servers[2].kill();
     std::fs::remove_dir_all(servers[2].data_dir()).expect("removed");
     servers[2].run();
-    until("an empty directory joins", || {
-        (listed(&servers[0]).len() == 3).then_some(())
-    });
+    lists(&servers[0], 3);
 }
 
 /// The third machine has logged `lines` times in all that it was removed for good, and stays a standby
@@ -309,6 +306,7 @@ fn stays_outside(servers: &[Server], lines: usize) {
         let said = outside.log().matches("does not ask to join").count();
         (said >= lines).then_some(())
     });
+    lists(&servers[0], 2);
     let asked = std::time::Instant::now();
     while asked.elapsed() < Duration::from_secs(3) {
         assert_eq!(listed(&servers[0]).len(), 2);

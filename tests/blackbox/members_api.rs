@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tern_support::client::{Conn, request, until};
 use tern_support::fleet::{cluster, leader_of};
-use tern_support::server::Server;
+use tern_support::server::{Server, free_port};
 
 fn members(server: &Server) -> Vec<Value> {
     let answer = server.client("GET", "/v2/members", "");
@@ -16,11 +16,6 @@ fn members(server: &Server) -> Vec<Value> {
 fn member_of(server: &Server, peer_url: &str) -> Option<Value> {
     let all = members(server);
     all.into_iter().find(|m| m["peerURLs"][0] == peer_url)
-}
-
-/// A port at which nothing listens.
-fn free_port() -> u16 {
-    Server::prepare(&[]).peer_port
 }
 
 /// A change of members; the answer's status and body.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tern_support::client::{Answer, Conn, until};
+use tern_support::fleet::PERSISTENT;
 use tern_support::server::Server;
 
 /// Machines of one cluster; the first started it, the others joined.
@@ -19,6 +20,7 @@ impl Cluster {
             let peers: Vec<String> = servers.iter().map(peer_address).collect();
             let peers = format!("-peers={}", peers.join(","));
             let mut all = args.to_vec();
+            all.push(PERSISTENT);
             if machine > 1 {
                 all.push(&peers);
             }

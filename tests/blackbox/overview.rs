@@ -65,7 +65,7 @@ fn every_machine_shows_the_view_of_the_leader() {
                         .filter(|m| m.kind.as_deref() == Some("voter"))
                         .count()
                         == 3
-                    && d.cluster.standbys.len() == 1
+                    && matches!(&d.cluster.standbys[..], [one] if one.last_fetch_ms <= 3_000)
                     && d.machine.healthy
             };
             documents.iter().all(is_complete).then_some(documents)
@@ -88,7 +88,6 @@ fn every_machine_shows_the_view_of_the_leader() {
                 (&*standby.name, standby.client_url.as_ref()),
                 ("node4", Some(&url))
             );
-            assert!(standby.last_fetch_ms <= 3_000, "{standby:?}");
             let leader = document.cluster.leader.as_ref().expect("a leader");
             assert_eq!(leader.name, "node1");
             let config = document.cluster.config.as_ref().expect("a config");

@@ -2,6 +2,7 @@
 //! machine is killed, stopped, continued, joins late or is removed.
 use rustix::process::Signal;
 use tern_support::client::{Answer, Conn, until};
+use tern_support::fleet::PERSISTENT;
 use tern_support::server::Server;
 use tern_support::usage::memory_bytes;
 
@@ -26,6 +27,7 @@ impl Cluster {
     fn join(&mut self, args: &[&str]) {
         let name = format!("m{}", self.servers.len() + 1);
         let mut server = Server::prepare_as(&name, args);
+        server.args.push(PERSISTENT.to_string());
         if !self.servers.is_empty() {
             let peers = self.servers.iter();
             let peers: Vec<String> = peers

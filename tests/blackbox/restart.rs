@@ -266,8 +266,11 @@ fn idle() {
         lines.map(str::to_string).collect::<Vec<_>>()
     };
     // The answer to the watch may still be on its way when its head is here.
-    std::thread::sleep(Duration::from_millis(500));
-    let before = written();
+    let before = until("it has written all", || {
+        let before = written();
+        std::thread::sleep(Duration::from_millis(500));
+        (written() == before).then_some(before)
+    });
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(written(), before);
     assert!(watch.is_quiet());

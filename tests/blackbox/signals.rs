@@ -35,13 +35,28 @@ fn sighup_without_certificates() {
     assert!(server.terminate().success());
 }
 
+/// Waits until the process has changed what SIGTERM does to it.
+fn heeds_sigterm(server: &Server) {
+    let bit = 1 << (Signal::TERM.as_raw() - 1);
+    until("SIGTERM does not end it at once", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).ok()?;
+        let masks = status.lines().filter_map(|line| {
+            let mask = line
+                .strip_prefix("SigBlk:")
+                .or(line.strip_prefix("SigCgt:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        });
+        (masks.fold(0, |all, mask| all | mask) & bit != 0).then_some(())
+    });
+}
+
 /// SIGTERM ends a machine that waits for its port, and one that looks for its cluster.
 #[test]
 fn sigterm_during_the_start() {
     let mut waits = Server::prepare(&[]);
     let taken = TcpListener::bind(waits.client_at()).expect("a free port");
     waits.spawn();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    heeds_sigterm(&waits);
     assert!(waits.terminate().success(), "{}", waits.log());
     drop(taken);
 

@@ -7,8 +7,10 @@ use tern_support::fleet::{ask, leader, leader_of, prepare, put, shows, term};
 use tern_support::server::{Server, Syncs};
 use tern_support::skip::{Need, lacks};
 
-/// Milliseconds; the election timeout is 200.
+/// Milliseconds.
 const SYNC_MS: u64 = 500;
+/// A little shorter than a sync: a busy processor does not reach it.
+const ELECTION_TIMEOUT: &str = "-peer-election-timeout=400";
 /// They take longer than a machine remembers the slow syncs of its start.
 const WRITES: usize = 44;
 /// A read takes a fraction of a millisecond. So many between two writes show that reads do not wait
@@ -19,7 +21,7 @@ fn slow_cluster(syncs: [Syncs; 3]) -> Vec<Server> {
     let mut servers: Vec<Server> = Vec::new();
     for (number, syncs) in (1..).zip(syncs) {
         let peers: Vec<u16> = servers.first().map(|s| s.peer_port).into_iter().collect();
-        let mut server = prepare(number, &peers, &[]);
+        let mut server = prepare(number, &peers, &[ELECTION_TIMEOUT]);
         server.syncs = syncs;
         server.run();
         servers.push(server);

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 use tern_support::alone::alone;
 use tern_support::client::{Conn, until};
-use tern_support::fleet::{cluster, follow, has, leader_of, listed, put, term};
+use tern_support::fleet::{cluster, followed, has, leader_of, listed, put, term};
 use tern_support::server::Server;
 
 /// Memory may grow by so much after the first switches have made their one-time allocations.
@@ -130,6 +130,6 @@ fn a_machine_that_changes_its_mode_many_times() {
         "{grown_kib} KiB more than after {WARM_SWITCHES} switches"
     );
     assert_eq!(term(&servers[0]), first_term, "no machine campaigned");
-    let answer = follow(servers[2].client_port, "PUT", "/v2/keys/w", "value=last");
-    assert_eq!(answer.expect("an answer").status(), 200);
+    let answer = followed(servers[2].client_port, "PUT", "/v2/keys/w", "value=last");
+    assert_eq!(answer.status(), 200);
 }

@@ -9,11 +9,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{self, BufRead, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use tern_support::client::until;
+use tern_support::server::free_port;
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
@@ -27,11 +28,6 @@ struct Server {
     client_port: u16,
     peer_port: u16,
     _home: tempfile::TempDir,
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("bound").port()
 }
 
 fn command(home: &tempfile::TempDir, args: &[&str], ports: (u16, u16)) -> Command {

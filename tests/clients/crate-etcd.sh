@@ -29,7 +29,7 @@ export TESTS
 install crate-etcd
 export ETCD_URL=$URL
 for test in $TESTS; do
-    timeout 100 ./"$test"-* --test-threads=1 >"$WORK/output" 2>&1
+    timeout 300 ./"$test"-* --test-threads=1 >"$WORK/output" 2>&1
     sed -n -e "s/^test \(.*\) \.\.\. ok$/pass $test \1/p" -e "s/^test \(.*\) \.\.\. FAILED$/fail $test \1: /p" "$WORK/output"
 done
 exit 0

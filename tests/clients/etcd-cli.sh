@@ -8,5 +8,5 @@ sed -i -e "s#127.0.0.1:2379#$HOST:$PORT#g" -e "s#require('../')#require('etcd-cl
 # A watch that is redirected begins a little later than the write that the test sends at once.
 sed -i "s#etcd.set('/unittest/watcher', 'testdata').catch(done)#setTimeout(() => &, 300)#" "$WORK/test/watcher.js"
 export NODE_OPTIONS=--unhandled-rejections=warn NODE_PATH=$PWD/node_modules
-timeout 100 node_modules/.bin/mocha --exit --timeout 15000 --grep "Watch childs" --invert --reporter tap "$WORK/test" | from_tap
+timeout 300 node_modules/.bin/mocha --exit --timeout 15000 --grep "Watch childs" --invert --reporter tap "$WORK/test" | from_tap
 exit 0

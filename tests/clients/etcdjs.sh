@@ -8,6 +8,6 @@ fetch() {
     sed -i 's#require(.../../.)#require("etcdjs")#' package/test/helpers/test.js
 }
 install etcdjs
-ETCD_HOST=$URL timeout 100 node_modules/.bin/tape package/test/{basic,compare,meta}.js | from_tap
+ETCD_HOST=$URL timeout 300 node_modules/.bin/tape package/test/{basic,compare,meta}.js | from_tap
 # A failed test makes tape's exit code 1.
 exit 0

@@ -62,7 +62,7 @@ install() {
         rm -rf "${CACHE:?}/$name"
         mkdir "$CACHE/$name"
         cd "$CACHE/$name" || exit 1
-        timeout 600 bash -ec "$(declare -f); ${*:-fetch}" >install.log 2>&1 9>&- ||
+        fetched "${*:-fetch}" ||
             skip "the registry of $name, or what $CACHE/$name/install.log says: $(tail -n 1 install.log)"
         echo "$recipe" >installed
     fi
@@ -70,9 +70,21 @@ install() {
     cd "$CACHE/$name" || exit 1
 }
 
-# bounded COMMAND…: a program may run for 20 s; a function bounds itself.
+# fetched SCRIPT: runs the script in the present folder, which is empty. Registries fail now and then: it tries again,
+# from the beginning, after a pause.
+fetched() {
+    local pause
+    for pause in 0 5 20 60; do
+        sleep $pause
+        find . -mindepth 1 -delete
+        timeout 600 bash -ec "$(declare -f); $1" >install.log 2>&1 9>&- && return 0
+    done
+    return 1
+}
+
+# bounded COMMAND…: a program may run for 60 s; a function bounds itself.
 bounded() {
-    if declare -F "$1" >/dev/null; then "$@"; else timeout 20 "$@"; fi
+    if declare -F "$1" >/dev/null; then "$@"; else timeout 60 "$@"; fi
 }
 
 # check NAME EXPECTED COMMAND…: the output of the command must match the pattern of the shell.

@@ -3,4 +3,4 @@
 need node
 need npm
 install node-etcd npm_install node-etcd@7.0.0
-NODE_PATH=$PWD/node_modules timeout 100 node "$HERE/node-etcd.js"
+NODE_PATH=$PWD/node_modules timeout 300 node "$HERE/node-etcd.js"

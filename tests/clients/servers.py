@@ -4,6 +4,7 @@
 and standbys, and returns the port that the client is pointed at.
 """
 import contextlib
+import itertools
 import os
 import pathlib
 import socket
@@ -14,19 +15,36 @@ import urllib.error
 import urllib.request
 
 # How long a server or a cluster may take until it serves, in seconds. Longer than on any machine.
-READY_S = 60
+READY_S = 120
+
+# Scripts expect one leader from beginning to end: an election timeout that a busy processor does not reach.
+# A machine joins until it is admitted.
+CALM = ["-peer-election-timeout", "1000", "-max-retry-attempts", "0", "-retry-interval", "0.2"]
 
 # The name of the first machine: what etcd is named without flags, and a test of the crate etcd asserts.
 LEADER = "default"
 
 
+# The ports of servers. They are below those that the system gives to connections and for port 0, so no other socket
+# takes a port whose server does not listen yet. Processes that run side by side begin at different ones.
+PORTS = range(10_000, 32_000)
+PLACES = itertools.count(os.getpid() * 7_919)
+
+
+def is_free(port):
+    with contextlib.closing(socket.socket()) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def free_ports(count):
-    """Ports that are free now, in order. Another process may take one: a server does not start then."""
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return sorted(listener.getsockname()[1] for listener in listeners)
+    """Ports that are free and were not handed out before, in order."""
+    places = (PORTS[place % len(PORTS)] for place in PLACES)
+    return sorted(itertools.islice(filter(is_free, places), count))
 
 
 def request(method, url, body=None, timeout=5):
@@ -106,7 +124,7 @@ class Servers:
     def start_tern(self, name, *flags, peers=(), wait=True):
         """Starts one tern, under the ports it had before if it ran already."""
         client, peer = self.ports_of(name)
-        command = [self.tern, "-name", name, "-data-dir", name, *flags]
+        command = [self.tern, "-name", name, "-data-dir", name, *CALM, *flags]
         command += ["-addr", f"127.0.0.1:{client}", "-peer-addr", f"127.0.0.1:{peer}"]
         if peers:
             command += ["-peers", ",".join(f"127.0.0.1:{self.ports[p][1]}" for p in peers)]

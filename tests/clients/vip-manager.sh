@@ -39,6 +39,6 @@ inside() {
     kill %1 %2
 }
 export WORK HOST PORT URL HERE
-timeout 100 unshare -rn bash -c "$(declare -f); inside"
+timeout 300 unshare -rn bash -c "$(declare -f); inside"
 kill %1
 exit 0

@@ -4,12 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 use tern_support::fleet;
-use tern_support::server::Server;
+use tern_support::server::{Server, free_port};
 
 /// A URL at which nothing listens.
 fn dead_url() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    format!("http://{}", listener.local_addr().expect("bound"))
+    format!("http://127.0.0.1:{}", free_port())
 }
 
 fn with_env(args: &[&str], name: &str, value: &str) -> Command {

@@ -1,10 +1,9 @@
 //! `import` and `export`: between terns, and from etcd.
 use crate::run::{ended, run, run_with_input, ternctl, url};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use tern_support::client::{Conn, until};
 use tern_support::recordings;
-use tern_support::server::Server;
+use tern_support::server::{Server, free_port};
 use tern_support::skip::{Need, lacks};
 
 /// A process that is killed at the end.
@@ -15,11 +14,6 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
 }
 
 /// An etcd 3.4 with the v2 interface, and its client port.

@@ -1,18 +1,13 @@
 //! `tls`: its certificates on both ports of three machines, for ternctl and for curl; renewal.
 use crate::run::{Ended, ended, ternctl};
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tern_support::client::until;
-use tern_support::server::tern;
+use tern_support::fleet::CALM;
+use tern_support::server::{free_port, tern};
 use tern_support::skip::{Need, lacks};
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
-}
 
 /// `ternctl tls` in a folder.
 fn tls(dir: &Path, args: &[&str]) -> Ended {
@@ -42,7 +37,7 @@ fn start(dir: &Path, name: &str, peers: &[u16]) -> Machine {
         .args(["-name", name, "-data-dir", &file(format!("{name}.data"))])
         .args(["-addr", &format!("127.0.0.1:{client_port}")])
         .args(["-peer-addr", &format!("127.0.0.1:{peer_port}")])
-        .args(["-max-retry-attempts=0", "-retry-interval=0.2"]);
+        .args(["-max-retry-attempts=0", "-retry-interval=0.2", CALM]);
     for (port, folder) in [("", "clients"), ("peer-", "peers")] {
         command
             .arg(format!(

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tern_support::binary;
 
 /// How long a command may take, and how long its answer is awaited.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// The pause before a command is repeated.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Ends the output of a command; the exit code follows.

@@ -3,10 +3,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// The longest wait for anything; a test that reaches it fails.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// The longest wait for anything; a test that reaches it fails. A quiet machine needs a small part
+/// of it: the rest is for one that is slow, or busy with other work.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 /// The longest time in which attempts are made; a comparison after it fails.
-const ATTEMPTS: Duration = Duration::from_secs(10);
+const ATTEMPTS: Duration = Duration::from_secs(60);
 
 /// Asks again until the condition holds.
 pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {

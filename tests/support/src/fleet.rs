@@ -9,21 +9,36 @@ use std::time::Duration;
 /// How long an answer may take: a machine may be stopped, or its network gone.
 pub const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Removal after two seconds, a look at the cluster once a second, and election timeouts that a
-/// busy processor does not reach.
+/// An election timeout that a busy processor does not reach. A leader whose process has ended is
+/// missed at once nevertheless.
+pub const CALM: &str = "-peer-election-timeout=1000";
+/// tern's own election timeout, for tests in which a leader stands still for about a second.
+pub const NERVOUS: &str = "-peer-election-timeout=200";
+
+/// Removal after two seconds, a look at the cluster once a second, and calm elections.
 pub const QUICK: [&str; 5] = [
     "-cluster-remove-delay=2",
     "-cluster-sync-interval=1",
     "-peer-heartbeat-interval=100",
-    "-peer-election-timeout=1000",
+    CALM,
     "-max-retry-attempts=0",
 ];
 /// The longest wait of a cluster test; reaching it is a failure, not a figure.
-pub const TOO_LONG: Duration = Duration::from_secs(90);
+pub const TOO_LONG: Duration = Duration::from_secs(180);
 
-/// A machine by its number that will join through `peers`; not started.
+/// A machine joins until it is admitted: the cluster may have no leader at the moment.
+pub const PERSISTENT: &str = "-max-retry-attempts=0";
+
+/// A machine by its number that will join through `peers`; not started. Its elections are calm and its
+/// joins persistent unless `args` has these flags.
 pub fn prepare(number: usize, peers: &[u16], args: &[&str]) -> Server {
     let mut server = Server::prepare_as(&format!("node{number}"), args);
+    for usual in [CALM, PERSISTENT] {
+        let (name, _) = usual.split_once('=').expect("a flag with its value");
+        if !args.iter().any(|arg| arg.starts_with(name)) {
+            server.args.push(usual.to_string());
+        }
+    }
     server.args.push("-retry-interval=0.2".to_string());
     if !peers.is_empty() {
         let peers: Vec<String> = peers.iter().map(|p| format!("127.0.0.1:{p}")).collect();
@@ -51,6 +66,13 @@ pub fn at_of(url: &str) -> SocketAddr {
     address.parse().expect("an address of numbers")
 }
 
+/// Waits until the machine lists that many members. A follower learns of a change after the leader.
+pub fn lists(server: &Server, count: usize) {
+    until("the machine lists that many members", || {
+        (listed(server).len() == count).then_some(())
+    });
+}
+
 pub fn port_of(url: &str) -> u16 {
     at_of(url).port()
 }
@@ -60,11 +82,21 @@ pub fn ask(at: impl Into<At>, method: &str, target: &str, body: &str) -> Option<
     Conn::impatient(at, PATIENCE)?.try_ask(method, target, body)
 }
 
-/// One request, sent on to where it is redirected; `None` without an answer there.
+/// One request, sent on to where it is redirected; `None` without an answer there in time.
 pub fn follow(at: impl Into<At>, method: &str, target: &str, body: &str) -> Option<Answer> {
-    let mut at = at.into();
+    follow_with(at.into(), |at| ask(at, method, target, body))
+}
+
+/// The same where all machines answer: it waits for them as long as a test waits for anything.
+pub fn followed(at: impl Into<At>, method: &str, target: &str, body: &str) -> Answer {
+    let ask = |at| Some(Conn::open(at).ask(method, target, body));
+    follow_with(at.into(), ask).expect("a few redirects lead to the leader")
+}
+
+/// Asks with `ask`, again wherever it is redirected.
+fn follow_with(mut at: At, ask: impl Fn(At) -> Option<Answer>) -> Option<Answer> {
     for _ in 0..5 {
-        let answer = ask(at, method, target, body)?;
+        let answer = ask(at)?;
         if answer.status() != 307 {
             return Some(answer);
         }

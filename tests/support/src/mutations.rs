@@ -22,8 +22,9 @@ use std::path::Path;
 /// The folder of the lists, below the folder of the workspace.
 pub const FOLDER: &str = "tests/sim/mutations";
 
-/// The processor time of the simulator for one fault, in seconds, unless the list says another.
-pub const LIMIT_S: u64 = 10;
+/// The processor time of the simulator for one fault, in seconds, unless the list says another. The
+/// slowest needs a sixth of it on the machine where the lists were made: another one may be slower.
+pub const LIMIT_S: u64 = 30;
 
 /// The word of a replacement that is true when the fault is planted.
 const PLANTED: &str = "PLANTED";

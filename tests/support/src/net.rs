@@ -1,6 +1,7 @@
 //! A network between machines: each has a network namespace of its own, on a bridge, and the network
 //! can lose what passes in either direction. The test reaches every machine all the time; it runs
 //! in namespaces of its own (`namespace::enter`), and everything here ends with them.
+use crate::fleet::PERSISTENT;
 use crate::line::{Line, Lines, open_device};
 use crate::server::Server;
 use std::net::Ipv4Addr;
@@ -113,6 +114,7 @@ impl Net {
             server.peer_port = 7001;
             server.namespace = Some(name(at));
             server.args.push("-retry-interval=0.2".to_string());
+            server.args.push(PERSISTENT.to_string());
             let peers: Vec<String> = servers.iter().map(|s| s.peer_at().to_string()).collect();
             if at > 0 {
                 server.args.push(format!("-peers={}", peers.join(",")));

@@ -1,12 +1,12 @@
 //! A tern process: free ports, a directory of its own, ended by its process id.
 use crate::binary;
 use crate::client::{Answer, Conn, until};
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// A machine that may run, with what it needs to run again.
 pub struct Server {
@@ -37,18 +37,22 @@ pub enum Syncs {
     Slow(u64),
 }
 
-/// Two free ports that were not handed out before: the server that holds them may not listen yet.
-fn free_ports() -> (u16, u16) {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().expect("no thread panics with it");
-    let mut free = || loop {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let port = listener.local_addr().expect("bound").port();
-        if given.insert(port) {
+/// The ports of servers. They are below those that the system gives to connections and for port 0,
+/// so no other socket takes a port whose server does not listen yet, or not at the moment.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// A free port that was not handed out before: the server that holds it may not listen yet.
+pub fn free_port() -> u16 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    // Test binaries that run side by side begin at different ports.
+    let first = std::process::id().wrapping_mul(7_919);
+    loop {
+        let place = first.wrapping_add(COUNT.fetch_add(1, Relaxed)) % PORTS.len() as u32;
+        let port = PORTS.start + place as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
-    };
-    (free(), free())
+    }
 }
 
 /// The command that runs the binary under test, without settings from this environment.
@@ -116,7 +120,7 @@ impl Server {
     /// The same with another name.
     pub fn prepare_as(name: &str, args: &[&str]) -> Server {
         let home = tempfile::tempdir().expect("a directory");
-        let (client_port, peer_port) = free_ports();
+        let (client_port, peer_port) = (free_port(), free_port());
         Server {
             name: name.to_string(),
             home,
