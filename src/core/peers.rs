@@ -53,8 +53,8 @@ const LEAVE_US: u64 = 5_000_000;
 /// time, in microseconds, and for as long as raft waits for an answer over that link.
 const SILENT_US: u64 = 300_000;
 /// A hello of another process pings the links of the former one at most once in this time, in
-/// microseconds. These pings and those that measure are fewer than the pongs that the peer may send
-/// (`PONG_US`), so that a pong that it withholds never passes for silence.
+/// microseconds. A peer answers a bounded number of pings (`PONG_US`), and it would seem silent if it
+/// left one unanswered. These pings and those that measure round trips stay below that bound.
 const HELLO_PING_US: u64 = 100_000;
 /// A member counts as missing when no machine with its id has answered at its listed address, and
 /// none of its links was heard, for this time, in microseconds.
@@ -182,6 +182,7 @@ impl PeerLink {
         }
     }
 
+    /// Whether the last ping was ordered less than `us` microseconds ago.
     fn was_pinged_within(&self, us: u64, now_us: u64) -> bool {
         self.pinged_us
             .is_some_and(|pinged_us| now_us < pinged_us + us)
@@ -539,7 +540,7 @@ impl Peers {
                     continue;
                 }
                 Some(_) => {}
-                // It has answered the last ping, just now.
+                // It was pinged just now, and bytes have arrived since.
                 None if link.was_pinged_within(HELLO_PING_US, now.mono_us) => {}
                 None => {
                     link.pinged_us = Some(now.mono_us);

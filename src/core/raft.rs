@@ -210,8 +210,10 @@ pub struct RaftOutput {
     pub failed_reads: Vec<ReadId>,
     /// Chunks of this machine's snapshot to read; answered with `Raft::on_chunk`.
     pub chunks_wanted: Vec<ChunkWanted>,
-    /// Chunks of a snapshot from a peer, checked and in order; the last one is answered with
-    /// `Raft::on_installed`.
+    /// Chunks of a snapshot from a peer, checked and in order. Each is answered once, in order:
+    /// with `Raft::on_chunk_received`, or the last one of a snapshot with `Raft::on_installed`. A
+    /// chunk that the owner drops is answered with `Raft::on_snapshot_unusable` or
+    /// `Raft::on_no_room_for_snapshot`.
     pub chunks: Vec<Chunk>,
     /// The claims of peers about this member.
     pub notices: Vec<RaftNotice>,

@@ -49,7 +49,7 @@ use std::time::Duration;
 const SIGNALS: Token = Token(usize::MAX);
 const CLIENT_PORT: Token = Token(usize::MAX - 1);
 const PEER_PORT: Token = Token(usize::MAX - 2);
-/// The threads beside the loop: the resolver's, and that of the disk.
+/// The threads beside the loop: the resolver's, that of the log, and that of the snapshot files.
 const THREADS: Token = Token(usize::MAX - 3);
 /// Most events taken from the poll in one turn. Further ones are taken in the next turn.
 const EVENTS_A_TURN: usize = 256;

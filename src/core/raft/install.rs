@@ -21,8 +21,8 @@ pub struct Chunk {
     pub offset: u64,
     /// The bytes.
     pub data: Box<[u8]>,
-    /// Whether this is the last chunk. If so, the owner installs the snapshot and calls
-    /// `Raft::on_installed`.
+    /// Whether this is the last chunk. If so, the owner installs the snapshot and answers with
+    /// `Raft::on_installed`, not with `Raft::on_chunk_received`.
     pub done: bool,
 }
 
@@ -124,11 +124,12 @@ impl Incoming {
         Some(snapshot.from)
     }
 
-    /// The owner has dropped the snapshot, or a part of it: the sender and the last entry. `None` if
-    /// that was known: the owner may have had several chunks.
+    /// The owner has dropped a chunk, and with it the snapshot. Returns the sender and the last entry
+    /// of the snapshot that is being sent; `None` if none is, because the owner has dropped another
+    /// chunk of it before.
     ///
-    /// The report may be late, and speak of an earlier snapshot than the one that is sent now. Then
-    /// this one is sent again from its first byte.
+    /// The dropped chunk may be of an earlier snapshot than the one that is sent now. Then this one is
+    /// sent again from its first byte nevertheless.
     fn take_refused(&mut self) -> Option<(PeerId, Index)> {
         self.on_reported();
         let snapshot = self.snapshot.take()?;

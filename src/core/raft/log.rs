@@ -115,7 +115,8 @@ impl Log {
         self.entries.back().map_or(self.start_term, |e| e.term)
     }
 
-    /// An estimate of the memory of all entries held, in bytes.
+    /// An estimate of the memory of all entries held, in bytes. Those that a snapshot has replaced do
+    /// not count.
     pub fn memory_bytes(&self) -> u64 {
         self.bytes as u64 + self.entries.len() as u64 * ENTRY_BYTES
     }
@@ -365,8 +366,8 @@ impl Log {
 
     /// Continues after the snapshot that ends with the entry (`index`, `term`) and that is
     /// installed with the record `lsn`. The entries after it stay only if `keep_tail`. All entries
-    /// up to `index` are committed, since a snapshot holds committed entries only. `release_some` frees
-    /// the entries that go.
+    /// up to `index` are committed, since a snapshot holds committed entries only. The entries that go
+    /// are freed by `release_some`.
     pub fn install(&mut self, index: Index, term: Term, keep_tail: bool, lsn: Lsn) {
         let tail = if keep_tail {
             let covered = index.0.saturating_sub(self.start.0) as usize;

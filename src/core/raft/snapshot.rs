@@ -19,8 +19,8 @@ use crate::core::timer::Now;
 /// A chunk is sent again after this many slow syncs of the receiver, or after one election timeout
 /// if that is longer.
 const CHUNK_PATIENCE_SYNCS: u64 = 2;
-/// Most chunks that the owner is asked for at once. Reading and sending one takes up to a
-/// millisecond; many peers may want one in the same turn.
+/// Most chunks that the owner is asked for in one turn. Many peers may want one in the same turn, and
+/// the loop encodes each chunk for its link.
 const CHUNKS_AT_ONCE_MAX: usize = 2;
 
 /// The chunk of this machine's snapshot that a peer needs next.

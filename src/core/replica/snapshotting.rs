@@ -33,10 +33,10 @@ const GIVEN_UP_PAUSE_US: u64 = 1_000_000;
 enum SnapshotStage {
     /// No snapshot is due.
     Idle,
-    /// The snapshot at this index is being written.
+    /// The slices of the snapshot at this index are being encoded and handed to the disk.
     Writing(Index),
-    /// All slices are written, but the log is not durable up to the snapshot's index. If the
-    /// snapshot were finished now, a crash could leave it followed by entries of a former leader.
+    /// All slices are handed to the disk, but the log is not durable up to the snapshot's index. If
+    /// the snapshot were finished now, a crash could leave it followed by entries of a former leader.
     Written(Index),
     /// The disk makes the snapshot durable.
     Syncing(Index),
@@ -245,9 +245,9 @@ impl Replica {
             && (self.is_disk_low || self.raft.is_log_full())
     }
 
-    /// Whether the log may fill its memory before the snapshot under way releases it: its room is no
-    /// more than what a leader may have uncommitted. The owner then waits for the snapshot files.
-    /// So writes take longer; otherwise they would be refused.
+    /// Whether the log may fill its memory before the snapshot under way releases it: the memory that
+    /// is left to it is less than `uncommitted_bytes_max`. Then the owner waits for the snapshot
+    /// files, so that writes take longer but are not refused.
     pub fn is_snapshot_late(&self) -> bool {
         let memory = &self.settings.memory;
         let bytes_max = memory.log_bytes_max;

@@ -3,6 +3,9 @@ use crate::core::raft::{Index, PeerId, SnapshotMeta};
 use crate::core::store::Store;
 
 /// Work on snapshot files, in order. At most one own snapshot and one received one are unfinished.
+///
+/// The first order about an own snapshot for which the disk has no room is answered by
+/// [`SnapshotIn::Failed`]. The later orders about that snapshot then have no effect and no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotOut {
     /// Start a new file of an own snapshot with this head.
@@ -10,7 +13,7 @@ pub enum SnapshotOut {
     /// Append to the unfinished file. [`SnapshotIn::Written`] says how many bytes still wait.
     Chunk(Vec<u8>),
     /// The unfinished file is complete: sync it, rename it, sync the directory, then answer with
-    /// [`SnapshotIn::Saved`] or [`SnapshotIn::Failed`].
+    /// [`SnapshotIn::Saved`].
     Finish,
     /// Delete the unfinished file.
     Abandon,

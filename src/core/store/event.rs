@@ -105,7 +105,8 @@ pub struct Event {
     pub node: View,
     /// The node before the change. `None` if there was none.
     pub prev: Option<View>,
-    /// The ttl that the change gave to the node, in seconds; `None`: never expires.
+    /// The ttl that the change gave to the node, in seconds. `None`: the node never expires, or it is
+    /// removed.
     pub ttl_s: Option<i64>,
 }
 

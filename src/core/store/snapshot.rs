@@ -5,7 +5,8 @@
 //! them:
 //! - head: version of the format, etcd index, start of the history, the time (latest stamp, how
 //!   far shown times are ahead), the counters of writes, the note;
-//! - event, oldest first: action, node, whether there is a previous node, the previous node;
+//! - event, oldest first: action, node, the ttl that the change gave (or none), the previous node (or
+//!   none);
 //! - node, in path order without the root: depth, name, value (none: a directory), expiration,
 //!   index of the last change, index of the creation;
 //! - end: the number of events and of nodes before it.

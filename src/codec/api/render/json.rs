@@ -285,7 +285,8 @@ pub fn action(action: Action) -> &'static str {
     }
 }
 
-/// Appends an event. The `ttl` of the previous node is the time left to its expiration now.
+/// Appends an event. Its node shows the ttl that the change gave, and the previous node the time that
+/// was left of its own at `now_ns`.
 pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     write_event(event, now_ns, out, None);
 }
