@@ -3,16 +3,14 @@
 //!
 //! | question | asked at |
 //! |---|---|
-//! | version, machines, config, join, bootstrap | the peer port of a machine |
-//! | leader | the client port of a machine |
+//! | version, machines, config, join, bootstrap, leader | the peer port of a machine |
 //! | register, take lead, registered | a directory in the key space of any etcd (`discovery`) |
 //!
 //! The functions are pure. `core::machine` decides when to ask which question. Start with
 //! [`request`] and [`reply`].
-use super::cluster_status;
+use super::cluster_status::{self, ClusterDocument};
 use super::discovery;
 use super::http::call::{HttpCall, HttpReply};
-use super::http::url::Url;
 use crate::core::command::ClusterConfig;
 use crate::core::error::{Code, HAS_LOST_ENTRIES, OTHER_CLUSTER, WAS_BARRED, WAS_REMOVED};
 use crate::core::identity;
@@ -38,7 +36,7 @@ pub fn request(call: &Call) -> HttpCall {
         },
         Question::Config => get("/v2/admin/config"),
         Question::Bootstrap => get("/v2/admin/bootstrap"),
-        Question::Leader => get("/v2/leader"),
+        Question::Leader => get("/v2/cluster"),
         Question::Join(introduction) => {
             let url = format!("{base}/join");
             let body = join_body(introduction);
@@ -207,9 +205,20 @@ fn parse_bootstrap(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> 
 }
 
 fn parse_leader(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
-    match std::str::from_utf8(body) {
-        Ok(url) if status == 200 && Url::parse(url).is_some() => Ok(CallAnswer::Leader(url.into())),
-        Ok(_) | Err(_) => Err(refused("/v2/leader", status, body)),
+    let refused = || refused("/v2/cluster", status, body);
+    match ClusterDocument::parse(body) {
+        Ok(document) if status == 200 => {
+            let leader = document.cluster.leader.ok_or_else(|| CallRefusal {
+                reason: RefusalReason::Other,
+                why: "it is no member, and knows no leader now".into(),
+            })?;
+            // The URL is logged, and asked.
+            if !identity::is_url(&leader.peer_url) {
+                return Err(refused());
+            }
+            Ok(CallAnswer::Leader(leader.peer_url.into()))
+        }
+        Ok(_) | Err(_) => Err(refused()),
     }
 }
 

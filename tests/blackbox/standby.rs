@@ -393,9 +393,15 @@ fn what_a_standby_answers() {
         assert_eq!(standbys, [standby]);
         assert!(info.exists());
     }
-    // There is room: it joins; and is sent away again.
-    configure(&servers, "{\"activeSize\":4}");
-    settles(&servers, 4, "there is room for it", promised(0));
+    // A new machine that is told of the standby alone finds the cluster.
+    let only = [servers[standby].peer_port];
+    servers.push(prepare(5, &only, &QUICK));
+    servers[4].spawn();
+    let (_, standbys) = settles(&servers, 3, "a fifth was started", promised(0));
+    assert!(standbys.contains(&4));
+    // There is room: both join.
+    configure(&servers, "{\"activeSize\":5}");
+    settles(&servers, 5, "there is room for them", promised(0));
     put(&servers, "a", "v");
     until("it serves", || {
         has(&servers[standby], "a", "v").then_some(())

@@ -1,6 +1,7 @@
 //! Finding the cluster by hand: the calls, and the effect of each answer.
 use super::rig::*;
 use super::seeker::*;
+use super::stand::{list, standby_document};
 use tern::codec::http::Method;
 use tern::core::machine::*;
 use tern::core::raft::PeerId;
@@ -35,6 +36,8 @@ fn peers_are_asked_in_turn_and_attempts_are_counted() {
         seeker.answer(CallId(9_999), 200, "2");
         assert_eq!(seeker.call(), None);
         seeker.answer(id, 500, "");
+        let id = seeker.gets("http://b:7001/v2/cluster");
+        seeker.answer(id, 200, &standby_document(&[]));
         if attempt == 1 {
             assert_eq!(seeker.call(), None, "it pauses");
             assert_eq!(seeker.ordered.failed, None);
@@ -46,6 +49,50 @@ fn peers_are_asked_in_turn_and_attempts_are_counted() {
     let text = seeker.failed();
     assert!(text.contains("after 2 attempts"), "{text}");
     assert!(text.contains("http://a:7001: nobody listens"), "{text}");
+    assert!(text.contains("http://b:7001: it is no member"), "{text}");
+}
+
+/// All machines that it was told of are standbys, or do not answer. A standby refuses each question
+/// of a joiner, and names the leader, or a former one that is a standby as well.
+#[test]
+fn standbys_show_the_way_to_a_machine_that_joins() {
+    let mut seeker = Seeker::new(&PEERS, 1);
+    let id = seeker.gets("http://a:7001/version");
+    seeker.fail(id);
+    for (standby, leader) in [("b", "c"), ("c", "d")] {
+        let id = seeker.gets(&format!("http://{standby}:7001/version"));
+        seeker.answer(id, 404, "404 page not found\n");
+        let id = seeker.gets(&format!("http://{standby}:7001/v2/cluster"));
+        seeker.answer(id, 200, &standby_document(&[leader]));
+    }
+    let id = seeker.gets("http://d:7001/version");
+    seeker.answer(id, 200, "2");
+    let id = seeker.gets("http://d:7001/v2/admin/machines");
+    seeker.answer(id, 200, &list(&["d"]));
+    let id = seeker.gets("http://d:7001/v2/admin/config");
+    seeker.answer(id, 200, SIZE);
+    let call = seeker.asks(Method::Put, "http://d:7001/join");
+    seeker.respond(call.id, 200, "tern/0.1.0", &[7]);
+    assert_eq!(seeker.call(), None);
+    assert_eq!(seeker.ordered.let_in, Some(PeerId(7)));
+}
+
+/// A round ends, whatever the machines name: each of these says that another one leads.
+#[test]
+fn a_round_follows_a_bounded_number_of_names() {
+    let mut seeker = Seeker::new(&["http://n0:7001"], 1);
+    let mut asked = 0;
+    while let Some(call) = seeker.call() {
+        if call.url.ends_with("/version") {
+            seeker.answer(call.id, 404, "");
+            continue;
+        }
+        asked += 1;
+        let next = format!("n{asked}");
+        seeker.answer(call.id, 200, &standby_document(&[&next]));
+    }
+    assert_eq!(asked, 17);
+    assert!(seeker.ordered.failed.is_some());
 }
 
 #[test]
@@ -183,12 +230,16 @@ fn refusals_of_a_place_do_not_end_a_search_that_joins() {
     ] {
         let body = format!(r#"{{"errorCode":300,"message":"m","cause":"{cause}","index":1}}"#);
         let mut seeker = Seeker::new(&PEERS, 0);
-        let version = seeker.gets("http://a:7001/version");
-        seeker.answer(version, 500, &body);
+        for path in ["version", "v2/cluster"] {
+            let id = seeker.gets(&format!("http://a:7001/{path}"));
+            seeker.answer(id, 500, &body);
+        }
         let version = seeker.gets("http://b:7001/version");
         seeker.answer(version, 200, "2");
         let list = seeker.gets("http://b:7001/v2/admin/machines");
         seeker.answer(list, 500, &body);
+        let leader = seeker.gets("http://b:7001/v2/cluster");
+        seeker.answer(leader, 500, &body);
         assert!(seeker.call().is_none(), "it pauses before the next attempt");
     }
 }

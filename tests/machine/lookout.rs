@@ -3,6 +3,7 @@
 use super::cluster::cluster;
 use super::rig::*;
 use super::seeker::*;
+use super::stand::standby_document;
 use tern::core::machine::*;
 use tern::core::peers::{Hello, HelloRefusal, LinkEvent};
 use tern::core::raft::{Index, PeerId, Term};
@@ -156,14 +157,11 @@ fn a_member_whose_peers_are_all_standbys() {
     let cluster = rig.machine.cluster();
     let place = format!("v2/admin/machines?cluster={cluster:x}&id={:x}", id.0);
     let standby = settings(1);
+    let document = standby_document(&["a"]);
     for is_second in [false, true] {
         let answers = [
             (format!("{}/{place}", standby.peer_url), 404, ""),
-            (
-                format!("{}/v2/leader", standby.client_url),
-                200,
-                "http://a:7001",
-            ),
+            (format!("{}/v2/cluster", standby.peer_url), 200, &document),
             (format!("http://a:7001/{place}"), 200, LIST),
         ];
         for (url, status, body) in answers {

@@ -456,10 +456,45 @@ fn protocol_16_a_machine_that_does_not_wait_is_asked_to_admit() {
     roll.machine
         .on_reply(roll.now, calls[1].id, answered(CallAnswer::Bootstrap(None)));
     roll.machine.on_reply(roll.now, calls[2].id, refused());
-    let mut outputs = Outputs::default();
-    roll.machine.advance(roll.now, &mut outputs);
-    assert_eq!(outputs.calls.len(), 1);
-    assert_eq!(outputs.calls[0].question, Question::Version);
+    assert_eq!(roll.call().question, Question::Version);
+}
+
+/// The machine lost its disk. Of its list, the member has moved and does not answer, and the only
+/// one that answers is a standby, which names the leader at its new address.
+#[test]
+fn protocol_16_a_standby_of_the_list_names_the_leader() {
+    let mut roll = Roll::new(&[url(0), url(1), url(2)]);
+    let own = roll.own();
+    let calls = roll.round();
+    roll.answer(&calls[0], own);
+    roll.machine.on_reply(roll.now, calls[1].id, silent());
+    roll.machine.on_reply(roll.now, calls[2].id, refused());
+    let leader: Box<str> = "http://127.0.0.1:7009".into();
+    let room = ClusterRoom {
+        active_size: 9,
+        sync_interval_ms: 5_000,
+    };
+    let members = vec![MachineInfo {
+        name: "node2".into(),
+        state: Role::Leader,
+        client_url: "http://127.0.0.1:4009".into(),
+        peer_url: leader.clone(),
+    }];
+    let steps = [
+        (url(1), silent()),
+        (url(2), refused()),
+        (url(2), answered(CallAnswer::Leader(leader.clone()))),
+        (leader.clone(), answered(CallAnswer::Version(2))),
+        (leader.clone(), answered(CallAnswer::Machines(members))),
+        (leader.clone(), answered(CallAnswer::Config(room))),
+        (leader, answered(CallAnswer::Joined(PeerId(4)))),
+    ];
+    for (base, reply) in steps {
+        let call = roll.call();
+        assert_eq!(call.base, base);
+        roll.machine.on_reply(roll.now, call.id, reply);
+    }
+    assert_eq!(roll.machine.id(), Some(PeerId(4)));
 }
 
 /// Machines that start, crash, lose their disks, are cut off and are slow, in random order.
@@ -554,6 +589,14 @@ impl Roll {
     fn answer(&mut self, call: &Call, attendance: Attendance) {
         let reply = answered(CallAnswer::Bootstrap(Some(attendance)));
         self.machine.on_reply(self.now, call.id, reply);
+    }
+
+    /// The one call of this turn.
+    fn call(&mut self) -> Call {
+        let mut outputs = Outputs::default();
+        self.machine.advance(self.now, &mut outputs);
+        assert_eq!(outputs.calls.len(), 1, "{:?}", outputs.calls);
+        outputs.calls.remove(0)
     }
 
     fn turn(&mut self) -> Vec<Order> {

@@ -1,5 +1,6 @@
 //! A standby, driven by hand: its calls, and replies to them.
 use super::rig::*;
+use tern::codec::cluster_status::ClusterDocument;
 use tern::codec::http::Method;
 use tern::core::machine::*;
 use tern::core::raft::{Message, PeerId, Rpc, Term};
@@ -36,6 +37,18 @@ pub fn list(names: &[&str]) -> String {
     };
     let all: Vec<_> = members(names).iter().map(machine).collect();
     serde_json::Value::from(all).to_string()
+}
+
+/// The document of a standby that was told of the members `names`, the first of which leads.
+pub fn standby_document(names: &[&str]) -> String {
+    let stand = Stand::again(names);
+    let outcome = stand.machine.query(stand.now, &Query::Cluster);
+    let Some(Outcome::Cluster(status)) = outcome else {
+        panic!("{outcome:?}");
+    };
+    let mut document = Vec::new();
+    ClusterDocument::new(&status).write(&mut document);
+    String::from_utf8(document).expect("JSON")
 }
 
 /// A standby, and the clock.

@@ -144,18 +144,17 @@ fn the_machines_that_a_standby_asks() {
         match peer {
             "a" => stand.fail(&call),
             // A standby, one that knows no leader, and one that makes no sense.
-            "node3" => stand.tell(&call, 404, "tern/0.1.0", b""),
+            "node3" => {
+                stand.tell(&call, 404, "tern/0.1.0", b"");
+                let call = stand.calls(Method::Get, "http://node3:7001/v2/cluster");
+                stand.answer(&call, &standby_document(&["b"]));
+            }
             "b" => stand.answer(&call, &list(&["b"]).replace("leader", "follower")),
             _ => stand.answer(&call, "junk"),
         }
     }
-    // Then over the client ports where they lead, and that one, once.
-    let call = stand.calls(Method::Get, "http://a:4001/v2/leader");
-    stand.fail(&call);
-    let call = stand.calls(Method::Get, "http://node3:4001/v2/leader");
-    stand.answer(&call, "http://spare:7001");
-    let call = stand.calls(Method::Get, "http://b:4001/v2/leader");
-    stand.answer(&call, "not a URL");
+    let call = stand.calls(Method::Get, "http://spare:7001/v2/cluster");
+    stand.answer(&call, "no document");
     stand.rests();
     let told = stand.facts.last();
     assert!(
@@ -179,22 +178,13 @@ fn the_machines_that_a_standby_asks() {
 fn standbys_show_the_way() {
     let mut stand = Stand::again(&["a", "b"]);
     stand.machine.on_time(stand.now);
-    for peer in ["a", "b", "spare"] {
-        let call = stand.calls(
-            Method::Get,
-            &format!("http://{peer}:7001/v2/admin/machines"),
-        );
+    for (peer, names) in [("a", vec![]), ("b", vec!["c"])] {
+        let list = format!("http://{peer}:7001/v2/admin/machines");
+        let call = stand.calls(Method::Get, &list);
         stand.tell(&call, 404, "tern/0.1.0", b"");
+        let call = stand.calls(Method::Get, &format!("http://{peer}:7001/v2/cluster"));
+        stand.answer(&call, &standby_document(&names));
     }
-    let call = stand.calls(Method::Get, "http://a:4001/v2/leader");
-    stand.tell(
-        &call,
-        400,
-        "tern/0.1.0",
-        br#"{"errorCode":402,"message":"x","cause":""}"#,
-    );
-    let call = stand.calls(Method::Get, "http://b:4001/v2/leader");
-    stand.answer(&call, "http://c:7001");
     let call = stand.calls(Method::Get, "http://c:7001/v2/admin/machines");
     stand.answer(&call, &list(&["c", "d"]));
     let call = stand.calls(Method::Get, "http://c:7001/v2/admin/config");
@@ -247,8 +237,6 @@ fn where_clients_are_sent() {
             let call = stand.calls(Method::Get, "http://b:7001/v2/admin/machines");
             stand.fail(&call);
         }
-        let call = stand.calls(Method::Get, "http://b:4001/v2/leader");
-        stand.fail(&call);
         stand.rests();
         assert_eq!(stand.fetch(first, &list(&["c", "b"]), SIZE_5S), 500_000);
         stand.rests();

@@ -113,7 +113,7 @@ impl MemberMode {
             last: self.claims.asked_last,
         });
         let last_call = common.next_search();
-        let finder = Finder::new(
+        let mut finder = Finder::new(
             common.introduction(),
             search,
             goal,
@@ -121,7 +121,6 @@ impl MemberMode {
             last_call,
             common.seed,
         );
-        let mut finder = finder.with_members(members.into_iter());
         let outcome = finder.on_time(now);
         self.finder = Some(finder);
         self.on_search(now, outcome, common);

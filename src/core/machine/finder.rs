@@ -8,11 +8,14 @@
 //!   still its own, and tells new addresses.
 //! - [`Goal::Confirm`] is for a member that a peer has told that it lost its place (`claims`).
 //!
+//! A standby refuses these questions. It is asked for the leader that it knows, and that leader is
+//! asked next.
+//!
 //! The finder leaves calls and takes their replies; it does not change the machine's mode. Start
 //! with [`Finder::on_reply`].
 use super::registrar::REGISTRATION_TTL_S;
 use super::survey::{Survey, Target, with_url};
-use crate::core::raft::{Member, PeerId};
+use crate::core::raft::PeerId;
 use crate::core::random::XorShift64;
 use crate::core::replica::registry::STORE_VERSION;
 use crate::core::seam::{
@@ -20,7 +23,6 @@ use crate::core::seam::{
     Question, RefusalReason, Reply, Role, StandbyInfo,
 };
 use crate::core::timer::Now;
-use std::collections::BTreeMap;
 
 /// The shortest random pause between two attempts, in milliseconds. It is random unless
 /// `-retry-interval` sets it. Machines that start together then do not stay in step.
@@ -116,10 +118,6 @@ pub(super) struct Finder {
     introduction: Introduction,
     /// Where to look.
     search: Search,
-    /// The client URL of each member in the log of this machine, by its peer URL. All these members
-    /// may have left the cluster: a standby refuses the question for the members at its peer port,
-    /// and names the leader that it knows at its client port.
-    client_urls: BTreeMap<Box<str>, Box<str>>,
     goal: Goal,
     /// The peers of this attempt, and the open call.
     survey: Survey,
@@ -164,7 +162,6 @@ impl Finder {
             survey: Survey::new(&introduction, last_call),
             introduction,
             search,
-            client_urls: BTreeMap::new(),
             goal,
             next_attempt_us: Some(from_us),
             attempts: 0,
@@ -178,13 +175,6 @@ impl Finder {
             has_seen_other_cluster: false,
             random: XorShift64::new(seed),
         }
-    }
-
-    /// The same search, which knows the client ports of these members.
-    pub(super) fn with_members<'a>(mut self, members: impl Iterator<Item = &'a Member>) -> Finder {
-        let urls = members.map(|member| (member.peer_url.clone(), member.client_url.clone()));
-        self.client_urls.extend(urls);
-        self
     }
 
     /// Whether the goal is to confirm that this member has lost its place.
@@ -353,15 +343,12 @@ impl Finder {
 
     fn try_next_peer(&mut self, now: Now, why: &str) -> Option<SearchOutcome> {
         let target = self.survey.target().expect("it was just asked");
-        // The peer port of the same machine was asked before. Its failure says more.
-        if target.first != Question::Leader {
-            self.reasons.push(with_url(&target.url, why));
-        }
+        self.reasons.push(with_url(&target.url, why));
         self.survey.advance();
         self.ask_peer(now)
     }
 
-    /// A machine has named the leader's peer port, which is asked next.
+    /// A standby has named the leader's peer port, which is asked next.
     fn on_leader(&mut self, now: Now, peer_url: Box<str>) -> Option<SearchOutcome> {
         self.survey.insert_next(Target {
             url: peer_url,
@@ -456,25 +443,26 @@ impl Finder {
                 RefusalReason::LostEntries if place.last.is_some() => {
                     return self.end(SearchOutcome::LostEntries);
                 }
-                RefusalReason::OtherCluster => {}
-                _ => self.ask_client_port_next(),
+                _ => {}
             }
         }
-        if refusal.reason == RefusalReason::OtherCluster && !self.has_seen_other_cluster {
-            self.has_seen_other_cluster = true;
-            let why = format!("{} is of another cluster", self.survey.url());
-            self.other_cluster = Some(why.into());
+        if refusal.reason == RefusalReason::OtherCluster {
+            self.on_other_cluster();
+        } else if self.unfit.is_none()
+            && matches!(question, Question::Version | Question::Machines { .. })
+        {
+            // All machines that are known may have become standbys.
+            self.survey.ask(Question::Leader);
+            return None;
         }
         self.try_next_peer(now, &refusal.why)
     }
 
-    /// The peer lists no members: it may be a standby.
-    fn ask_client_port_next(&mut self) {
-        if let Some(url) = self.client_urls.get(self.survey.url()) {
-            self.survey.insert_next(Target {
-                url: url.clone(),
-                first: Question::Leader,
-            });
+    fn on_other_cluster(&mut self) {
+        if !self.has_seen_other_cluster {
+            self.has_seen_other_cluster = true;
+            let why = format!("{} is of another cluster", self.survey.url());
+            self.other_cluster = Some(why.into());
         }
     }
 

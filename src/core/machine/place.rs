@@ -221,7 +221,7 @@ impl MemberMode {
         };
         let search = common.search.clone();
         let finder = Finder::new(introduction, search, goal, from_us, last_call, common.seed);
-        self.finder = Some(finder.with_members(members.iter()));
+        self.finder = Some(finder);
     }
 
     /// A machine of this cluster that knows a leader, and has applied this member's join, does not

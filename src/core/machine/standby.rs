@@ -3,8 +3,8 @@
 //! A fetch asks the known machines for the list of members and the cluster config, at once and then
 //! every sync interval. When the cluster has room, or lists this machine's name, the standby asks
 //! to join, for the first time one interval after it became a standby. The machines behind all
-//! known peer ports may have left the cluster. Then the known client ports are asked for the
-//! leader: a standby there redirects the question to the leader that it knows.
+//! known peer ports may have left the cluster. A machine that refuses to list the members is asked
+//! for the leader that it knows as a standby.
 //!
 //! A machine that was removed for good does not ask to join. It learns that from the answer that
 //! confirms its removal, or from the refusal of a join, and keeps it in `standby_info`.
@@ -148,7 +148,7 @@ impl Standby {
             ) => {
                 unreachable!("a standby does not ask for them")
             }
-            Err(refusal) => self.on_refusal(now, &question, &refusal),
+            Err(refusal) => self.on_refusal(now, &question, foreign.is_some(), &refusal),
         }
         None
     }
@@ -171,11 +171,7 @@ impl Standby {
     }
 
     fn try_next_target(&mut self, now: Now, why: &str) {
-        let target = self.survey.target().expect("it was just asked");
-        // The peer port of the same machine was asked before. Its failure says more.
-        if target.first != Question::Leader {
-            self.reason = with_url(&target.url, why);
-        }
+        self.reason = with_url(self.survey.url(), why);
         self.survey.advance();
         self.ask_target(now);
     }
@@ -230,7 +226,7 @@ impl Standby {
         self.on_cluster_refused(now, &why);
     }
 
-    /// A machine has named the leader's peer port, which is asked next.
+    /// A standby has named the leader's peer port, which is asked next.
     fn on_leader(&mut self, now: Now, peer_url: Box<str>) {
         self.survey.insert_next(Target {
             url: peer_url,
@@ -240,9 +236,18 @@ impl Standby {
         self.ask_target(now);
     }
 
-    fn on_refusal(&mut self, now: Now, question: &Question, refusal: &CallRefusal) {
+    fn on_refusal(
+        &mut self,
+        now: Now,
+        question: &Question,
+        is_foreign: bool,
+        refusal: &CallRefusal,
+    ) {
+        let is_list = matches!(question, Question::MachinesForStandby(_));
         // A refusal that answers another question than the one that was asked says nothing.
-        if !matches!(question, Question::Join(_)) {
+        if is_list && !is_foreign {
+            self.survey.ask(Question::Leader);
+        } else if !matches!(question, Question::Join(_)) {
             self.try_next_target(now, &refusal.why);
         } else if refusal.reason == RefusalReason::Barred {
             self.on_barred(now);
@@ -372,24 +377,15 @@ pub(super) fn redirect_to(leader: &MachineInfo) -> Outcome {
     }
 }
 
-/// The targets of a fetch: the peer ports of the members, the leader's first, then `others`, which
-/// are asked `question`; then the members' client ports.
+/// The targets of a fetch: the peer ports of the members, the leader's first, then `others`.
 fn targets(cluster: &[MachineInfo], others: &[Box<str>], question: &Question) -> Vec<Target> {
     let (leaders, followers): (Vec<_>, Vec<_>) =
         cluster.iter().partition(|m| m.state == Role::Leader);
-    let members: Vec<&MachineInfo> = leaders.into_iter().chain(followers).collect();
-    let mut targets = Vec::new();
-    for url in members.iter().map(|m| &m.peer_url).chain(others) {
-        targets.push(Target {
-            url: url.clone(),
-            first: question.clone(),
-        });
-    }
-    for member in members {
-        targets.push(Target {
-            url: member.client_url.clone(),
-            first: Question::Leader,
-        });
-    }
-    targets
+    let members = leaders.into_iter().chain(followers);
+    let urls = members.map(|m| m.peer_url.clone());
+    let target = |url| Target {
+        url,
+        first: question.clone(),
+    };
+    urls.chain(others.iter().cloned()).map(target).collect()
 }

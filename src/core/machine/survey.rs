@@ -5,10 +5,14 @@
 //! with [`Survey::begin`].
 use crate::core::seam::{Call, CallId, Introduction, Question};
 
+/// The most addresses that the machines of a round may add to it. A round ends even if each of them
+/// names another one.
+const NAMED_MAX: usize = 16;
+
 /// An address that a round asks, with the question that it is asked first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
-    /// `http://host:port` of a peer port, or of a client port for [`Question::Leader`].
+    /// `http://host:port` of a peer port.
     pub url: Box<str>,
     /// Later questions to the same address depend on the answers.
     pub first: Question,
@@ -20,6 +24,8 @@ pub(super) struct Survey {
     own_urls: [Box<str>; 2],
     /// The addresses of this round, in the order of asking, each once.
     targets: Vec<Target>,
+    /// How many of them were named by machines of this round.
+    named: usize,
     /// The place of the present target; `targets.len()` once all have been asked.
     place: usize,
     /// The call that waits for its reply, with its question. At most one.
@@ -40,6 +46,7 @@ impl Survey {
                 introduction.client_url.clone(),
             ],
             targets: Vec::new(),
+            named: 0,
             place: 0,
             open: None,
             last_call,
@@ -50,15 +57,19 @@ impl Survey {
     /// Starts a round. The first of these targets is the present one.
     pub(super) fn begin(&mut self, targets: impl IntoIterator<Item = Target>) {
         self.targets.clear();
+        self.named = 0;
         self.place = 0;
         for target in targets {
             self.insert(self.targets.len(), target);
         }
     }
 
-    /// Adds a target to the round, to be asked directly after the present one.
+    /// Adds a target that the present one has named, to be asked directly after it.
     pub(super) fn insert_next(&mut self, target: Target) {
-        self.insert(self.place + 1, target);
+        if self.named < NAMED_MAX {
+            self.named += 1;
+            self.insert(self.place + 1, target);
+        }
     }
 
     /// No address is asked twice in a round, and never this machine itself.

@@ -90,7 +90,8 @@ pub enum Question {
     Config,
     /// Over the peer port: whether the machine waits for its cluster to begin (`-bootstrap`).
     Bootstrap,
-    /// Over the client port: the peer URL of the leader. A standby redirects this to the leader.
+    /// Over the peer port, of a machine that refuses other questions: the peer URL of the leader
+    /// that it knows. A standby answers it.
     Leader,
     /// Over the peer port: admit this machine as a member, or take its new addresses.
     Join(Introduction),

@@ -10,7 +10,7 @@ use tern::codec::http::Limits;
 use tern::codec::http::call::{HttpCall, HttpReply};
 use tern::codec::http::client::{BODY_BYTES_MAX, CallFault, CallResponse, ResponseParser};
 use tern::codec::http::url::Url;
-use tern::core::machine::{Answer, Call, CallId, Op, Question, Ticket};
+use tern::core::machine::{Answer, Call, CallId, Op, Query, Question, Ticket};
 use tern_support::rng::Rng;
 
 /// Redirects followed in one call.
@@ -187,7 +187,18 @@ impl World {
             match routed(rng, &request, &Limits::default(), port, &context) {
                 (Routed::ToMachine { op, shape }, _) => {
                     (calling.asked, calling.shape) = (Some((slot, ticket.0)), Some(shape));
-                    run.core.on_request(now, ticket, op);
+                    if op != Op::Query(Query::Cluster) {
+                        return run.core.on_request(now, ticket, op);
+                    }
+                    // Every mode answers it itself (`Dispatcher::ask`).
+                    let outcome = run.core.query(now, &Query::Cluster);
+                    let answer = Answer {
+                        ticket,
+                        at: run.core.indexes(),
+                        outcome: outcome.expect("every mode has an answer"),
+                    };
+                    world.tickets.remove(&ticket.0);
+                    world.on_call_answer(slot, key, &answer);
                 }
                 (Routed::Proxy { .. } | Routed::SetLogLevel { .. }, _) => {
                     unreachable!("what peers ask is never passed on, and sets no level")
