@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use tern_support::client::{Conn, form, request, until};
 use tern_support::fleet::{
     Mode, cluster, followed, leader, leader_of, listed, lists, mode, port_of, prepare, put,
-    settled, shows, shows_all,
+    settled, shows, shows_all, votes,
 };
 use tern_support::server::Server;
 
@@ -260,6 +260,7 @@ fn a_removed_machine_comes_back() {
         let json = stats.json();
         (json["followers"]["node3"]["counts"]["success"].as_u64() > Some(20)).then_some(())
     });
+    votes(&servers[0], 3);
     servers[1].kill();
     put(&servers, "a", "three");
     shows(&servers[2], "a", "three");

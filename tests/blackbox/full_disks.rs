@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tern_support::client::until;
-use tern_support::fleet::{follow, followed, leader_of, prepare, put, shows};
+use tern_support::fleet::{follow, followed, leader_of, prepare, put, shows, votes};
 use tern_support::namespace;
 use tern_support::server::Server;
 
@@ -38,6 +38,7 @@ impl Disks {
             all.disks.push(disk);
             all._homes.push(home);
         }
+        votes(&all.servers[0], 3);
         all
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tern_support::client::{Answer, Conn, until};
-use tern_support::fleet::PERSISTENT;
+use tern_support::fleet::{PERSISTENT, votes};
 use tern_support::server::Server;
 
 /// Machines of one cluster; the first started it, the others joined.
@@ -28,6 +28,7 @@ impl Cluster {
             server.run();
             servers.push(server);
         }
+        votes(&servers[0], 3);
         Cluster {
             servers,
             runs: vec![true; 3],

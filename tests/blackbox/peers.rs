@@ -2,7 +2,7 @@
 //! machine is killed, stopped, continued, joins late or is removed.
 use rustix::process::Signal;
 use tern_support::client::{Answer, Conn, until};
-use tern_support::fleet::PERSISTENT;
+use tern_support::fleet::{PERSISTENT, votes};
 use tern_support::server::Server;
 use tern_support::usage::memory_bytes;
 
@@ -23,7 +23,7 @@ impl Cluster {
         cluster
     }
 
-    /// One more machine, running and ready.
+    /// One more machine, running and a voter.
     fn join(&mut self, args: &[&str]) {
         let name = format!("m{}", self.servers.len() + 1);
         let mut server = Server::prepare_as(&name, args);
@@ -37,6 +37,7 @@ impl Cluster {
         }
         server.run();
         self.servers.push(server);
+        votes(&self.servers[0], self.servers.len());
     }
 
     /// The place of the leader, as all of `among` see it.

@@ -3,7 +3,7 @@
 //! is acknowledged stays. Start with `survives`.
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tern_support::client::{Conn, until};
-use tern_support::fleet::{ask, leader, leader_of, prepare, put, shows, term};
+use tern_support::fleet::{ask, leader, leader_of, prepare, put, shows, term, votes};
 use tern_support::server::{Server, Syncs};
 use tern_support::skip::{Need, lacks};
 
@@ -26,6 +26,7 @@ fn slow_cluster(syncs: [Syncs; 3]) -> Vec<Server> {
         server.run();
         servers.push(server);
     }
+    votes(&servers[0], 3);
     servers
 }
 

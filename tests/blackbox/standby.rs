@@ -30,7 +30,8 @@ fn start(count: usize, active: usize, args: &[&str]) -> Vec<Server> {
     servers
 }
 
-/// Waits until there are that many peers and the others stand by; hands back the places of both.
+/// Waits until there are that many peers, all of them voters, and the others stand by; hands back
+/// the places of both.
 fn settles(
     servers: &[Server],
     peers: usize,
@@ -48,6 +49,7 @@ fn settles(
         took.as_secs_f64(),
         promised.as_secs_f64()
     );
+    votes(&servers[places.0[0]], peers);
     places
 }
 
@@ -289,7 +291,6 @@ fn four_of_nine_are_dead() {
     servers.extend(extra);
     settles(&servers, 9, "2 more stand by", promised(0));
     let leader = leads(&servers, &peers);
-    votes(&servers[leader], 9);
     let dead: Vec<usize> = peers
         .iter()
         .copied()

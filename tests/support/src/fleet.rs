@@ -47,7 +47,7 @@ pub fn prepare(number: usize, peers: &[u16], args: &[&str]) -> Server {
     server
 }
 
-/// A cluster of that many machines, the later ones through the last before them, which follows.
+/// A cluster of that many voters, the later ones through the last before them, which follows.
 pub fn cluster(count: usize, args: &[&str]) -> Vec<Server> {
     let mut servers: Vec<Server> = Vec::new();
     for number in 1..=count {
@@ -56,6 +56,7 @@ pub fn cluster(count: usize, args: &[&str]) -> Vec<Server> {
         server.run();
         servers.push(server);
     }
+    votes(&servers[0], count);
     servers
 }
 

@@ -1,7 +1,7 @@
 //! A network between machines: each has a network namespace of its own, on a bridge, and the network
 //! can lose what passes in either direction. The test reaches every machine all the time; it runs
 //! in namespaces of its own (`namespace::enter`), and everything here ends with them.
-use crate::fleet::PERSISTENT;
+use crate::fleet::{PERSISTENT, votes};
 use crate::line::{Line, Lines, open_device};
 use crate::server::Server;
 use std::net::Ipv4Addr;
@@ -122,6 +122,7 @@ impl Net {
             server.run();
             servers.push(server);
         }
+        votes(&servers[0], count);
         servers
     }
 
