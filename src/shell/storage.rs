@@ -24,6 +24,16 @@ use crate::shell::disk::{Disk, SyncReport, or_exit};
 use mio::Waker;
 use std::sync::Arc;
 
+/// The time of a sync, in microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct SyncTime {
+    /// From its start to its end: what the manner and the wait of the next one depend on.
+    took_us: u64,
+    /// From the start of the turn that started it to its report. Peers got no answer to what they
+    /// sent meanwhile, so the patience with peers depends on this.
+    held_up_us: u64,
+}
+
 /// The disk, the threads of its tasks, and the rules of its syncs.
 pub struct Storage {
     disk: Disk,
@@ -100,11 +110,8 @@ impl Storage {
     }
 
     /// Takes back the task with snapshot files if it has ended, reports its results to the machine,
-    /// and starts the next one. Waits for the task if the machine asks for that.
+    /// and starts the next one.
     pub fn complete_snapshots(&mut self, machine: &mut Machine, now: Now) {
-        if machine.is_snapshot_late() {
-            self.wait_for_snapshots();
-        }
         if self.disk.has_snapshot_task()
             && let Some(ended) = self.snapshot_worker.take_ended()
         {
@@ -121,7 +128,7 @@ impl Storage {
     /// Takes back the log's task if it has ended, and reports to the machine the records that are
     /// durable since.
     pub fn complete_sync(&mut self, machine: &mut Machine, now: Now) {
-        let mut took_us = 0;
+        let mut time = SyncTime::default();
         if self.disk.has_task()
             && let Some(ended) = self.worker.take_ended()
         {
@@ -130,31 +137,47 @@ impl Storage {
             }
             // Releases may be reported with the end of a task that only worked on files.
             if self.disk.is_sync(&ended.task) {
-                took_us = now.mono_us - self.task_since_us;
+                time = SyncTime {
+                    took_us: ended.took_us,
+                    held_up_us: now.mono_us - self.task_since_us,
+                };
             }
             or_exit(self.disk.take_back(ended.task));
         }
-        self.report(machine, now, took_us);
+        self.report(machine, now, time);
     }
 
     /// Starts one sync for all that was taken since the last one, in place or in the thread. If it
     /// is over when it returns, it is reported at once. Returns the time then.
-    pub fn start_sync(&mut self, machine: &mut Machine, clock: &Clock, mut now: Now) -> Now {
-        let since_us = now.mono_us;
-        let is_waiting = self.gathering.is_waiting(self.disk.appended(), since_us);
+    ///
+    /// Before that it waits for the task with snapshot files if the machine asks for that. The
+    /// messages of this turn have left.
+    pub fn start_sync(&mut self, machine: &mut Machine, clock: &Clock, turn: Now) -> Now {
+        let mut now = turn;
+        if machine.is_snapshot_late() {
+            self.wait_for_snapshots();
+            now = clock.now();
+            self.complete_snapshots(machine, now);
+        }
+        let is_waiting = self.gathering.is_waiting(self.disk.appended(), now.mono_us);
         if self.disk.has_task() || (is_waiting && !self.disk.has_unwritten_state()) {
             return now;
         }
+        // The turn has worked since it read the clock.
+        let since_us = clock.now().mono_us;
         let started = or_exit(self.disk.start_sync(self.manner.at(since_us)));
-        let mut took_us = 0;
+        let mut time = SyncTime::default();
         if started.syncs > 0 {
             now = clock.now();
-            took_us = now.mono_us - since_us;
+            time = SyncTime {
+                took_us: now.mono_us - since_us,
+                held_up_us: now.mono_us - turn.mono_us,
+            };
         }
-        if let Some(each_us) = took_us.checked_div(started.syncs) {
+        if let Some(each_us) = time.took_us.checked_div(started.syncs) {
             self.manner.on_sync(each_us, now.mono_us);
         }
-        self.report(machine, now, took_us);
+        self.report(machine, now, time);
         if let Some(task) = started.task {
             self.task_since_us = now.mono_us;
             self.worker.start(task);
@@ -168,20 +191,21 @@ impl Storage {
     }
 
     /// Reports to the machine the records that are durable now, and a change of the disk's room.
-    /// `took_us` is the duration of the sync that has ended, in microseconds; 0 without one: some
-    /// records become durable without a sync.
-    fn report(&mut self, machine: &mut Machine, now: Now, took_us: u64) {
+    /// `time` is that of the sync that has ended; zeros without one: some records become durable
+    /// without a sync.
+    fn report(&mut self, machine: &mut Machine, now: Now, time: SyncTime) {
         let report = or_exit(self.disk.poll_sync());
         if report != SyncReport::default() {
-            self.gathering.on_sync(took_us, report.records);
-            self.sync_us = (took_us > 0).then_some(took_us);
+            self.gathering.on_sync(time.took_us, report.records);
+            self.sync_us = (time.took_us > 0).then_some(time.took_us);
+            let held_up_us = time.held_up_us;
             if let Some(seq) = report.state {
-                machine.on_state_synced(now, seq, took_us);
+                machine.on_state_synced(now, seq, held_up_us);
             }
             if let Some(lsn) = report.lsn {
                 // One sync counts once.
-                let took_us = if report.state.is_some() { 0 } else { took_us };
-                machine.on_synced(now, lsn, took_us);
+                let is_counted = report.state.is_some();
+                machine.on_synced(now, lsn, if is_counted { 0 } else { held_up_us });
             }
         }
         if let Some(space) = self.disk.poll_space(now.mono_us) {
