@@ -144,7 +144,8 @@ impl Clients {
     /// each proxied watch, and those of the other proxied requests, which are kept free for them.
     fn call_descriptors(&self) -> usize {
         let others = if self.settings.forward {
-            http_calls::OPEN_MAX
+            // With few descriptors, fewer are under way at a time than may be.
+            http_calls::OPEN_MAX.min(self.connections_max.client_port / 2)
         } else {
             0
         };

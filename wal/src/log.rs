@@ -419,10 +419,12 @@ impl<F: FileSystem> Wal<F> {
 
     /// Makes a spare for a record of `length` bytes, in place.
     fn make_one_spare(&mut self, length: usize) -> Result<(), Error> {
+        let before = self.upkeep.spares().changes();
         self.make_spare_for(length);
         self.do_upkeep()?;
-        let placed = self.upkeep.spares().longest(self.head_bytes()) >= length + HEADER;
-        if placed { Ok(()) } else { Err(Error::Full) }
+        // A spare that was there before may be long enough, and taken by the records before this one.
+        let is_made = self.upkeep.spares().changes() > before;
+        if is_made { Ok(()) } else { Err(Error::Full) }
     }
 
     /// Has a spare made for a record of `length` bytes.

@@ -265,6 +265,23 @@ fn records_that_wait_are_written_before_the_spares_are_removed() {
     assert_eq!(open(dir.path()).1.entries.len(), 10);
 }
 
+/// The heads of segments grow while records wait that just fit, and the disk is full. A spare that
+/// these records take is no room for the last of them.
+#[test]
+fn records_that_no_longer_fit_beside_longer_heads_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let full = Arc::new(AtomicBool::new(false));
+    let opened = Wal::open_with(options(dir.path()), Some(full_disk(full.clone())));
+    let (mut wal, _) = opened.expect("an empty directory");
+    full.store(true, Relaxed);
+    for index in 1..=12 {
+        wal.append(&[entry(1, index, &[7; 9000])], 0)
+            .expect("it fits");
+    }
+    wal.set_configuration(&[1; 12_000]);
+    assert_eq!(wal.remove_spares(), Err(Error::Full));
+}
+
 /// A commit mark of its own is a batch without records; it is written once, and never takes a
 /// segment.
 #[test]

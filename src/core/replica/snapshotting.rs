@@ -8,7 +8,7 @@ use super::Replica;
 use super::pending::Ending;
 use crate::core::raft::{ChunkWanted, ENTRY_BYTES, Index, SnapshotMeta};
 use crate::core::seam::{Fact, SnapshotIn, SnapshotOut};
-use crate::core::store::{SnapshotStep, Store};
+use crate::core::store::{Discarded, SnapshotStep, Store};
 use crate::core::timer::Now;
 
 /// The bytes of one slice, the unit in which the key space is encoded. The last item of a slice may
@@ -353,6 +353,7 @@ impl Replica {
         let index = meta.index;
         self.raft.on_installed(now, meta);
         if index <= self.applied || self.raft.snapshot().index != index {
+            self.discarded.push(Discarded::new(store));
             return;
         }
         self.end_store_readers();

@@ -453,9 +453,9 @@ fn go_on_from<F: FileSystem>(
     Ok((recovered, appended))
 }
 
-/// Refuses a log that ends before the snapshot of a machine that is alone. No leader sent that
-/// snapshot, so the log once held its last entry: an older file was put in the place of a newer one,
-/// and the entries after the snapshot are lost.
+/// Refuses a log that ends before the snapshot of a machine that is alone, or contradicts it. No
+/// leader sent that snapshot, so the log once held its last entry: an older file, or that of another
+/// directory, was put in the place of the log, and the entries after the snapshot are lost.
 fn refuse_set_back<F: FileSystem>(
     data_dir: &DataDir<F>,
     log: &wal::Recovered,
@@ -466,13 +466,19 @@ fn refuse_set_back<F: FileSystem>(
     if !is_alone || continues(log, meta.term.0, meta.index.0) {
         return Ok(());
     }
-    let last = log.entries.last().map(|entry| entry.index);
+    let last = match log.entries.last() {
+        Some(entry) => entry.index,
+        None => log.next_index.map_or(0, |next| next.saturating_sub(1)),
+    };
+    let found = if last < meta.index.0 {
+        format!("ends at index {last}, before")
+    } else {
+        String::from("has other entries than")
+    };
     Err(format!(
-        "{}: the log ends at index {}, before the snapshot of index {} that was made from it: a file \
-         of the log was replaced by an older one. Restore the directory from a backup; -f throws the \
-         data away and starts anew",
+        "{}: the log {found} the snapshot of index {} that was made from it: a file of the log was \
+         replaced by an older one or by that of another machine. {RESTORE_OR_JOIN}",
         data_dir.display(),
-        last.unwrap_or(0),
         meta.index.0
     ))
 }

@@ -221,7 +221,8 @@ impl<F: FileSystem> SnapshotFiles<F> {
             Err(e) => return self.fail(index, &e),
         };
         self.keep(index);
-        let older = self.kept.get(1).copied().unwrap_or_default();
+        // The other kept one may be a leader's, and newer than this one.
+        let older = self.kept.get(1).copied().unwrap_or_default().min(index);
         Ok(Some(SnapshotIn::Saved {
             index,
             bytes,
