@@ -26,6 +26,8 @@ pub struct Counts {
     pub copies: u64,
     /// Members that went on alone.
     pub forced: u64,
+    /// Lines are short, and no values have the largest length.
+    pub is_quick: bool,
     /// From the healing until all were equal, in thousandths of an election timeout.
     pub converged_milli: u64,
     /// From the healing until the cluster had its size and all others were standbys, in

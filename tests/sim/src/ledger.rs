@@ -8,6 +8,8 @@ pub struct Ledger {
     pub total: Counts,
     /// Of each seed, in thousandths of an election timeout.
     converged: Vec<u64>,
+    /// The same of the seeds with short lines and without the longest values.
+    quick: Vec<u64>,
 }
 
 impl Ledger {
@@ -17,6 +19,7 @@ impl Ledger {
             seeds: 0,
             total: Counts::default(),
             converged: Vec::new(),
+            quick: Vec::new(),
         }
     }
 
@@ -24,16 +27,18 @@ impl Ledger {
         self.seeds += 1;
         self.total.add(counts);
         self.converged.push(counts.converged_milli);
+        if counts.is_quick {
+            self.quick.push(counts.converged_milli);
+        }
     }
+}
 
-    /// The time to convergence that so many thousandths of the seeds stay below, in election
-    /// timeouts.
-    fn converged_at(&self, thousandths: usize) -> f64 {
-        let mut all = self.converged.clone();
-        all.sort_unstable();
-        let at = (all.len() * thousandths / 1_000).min(all.len().saturating_sub(1));
-        all.get(at).map_or(0.0, |milli| *milli as f64 / 1_000.0)
-    }
+/// The time to convergence that so many thousandths of the seeds stay below, in election timeouts.
+fn converged_at(all: &[u64], thousandths: usize) -> f64 {
+    let mut all = all.to_vec();
+    all.sort_unstable();
+    let at = (all.len() * thousandths / 1_000).min(all.len().saturating_sub(1));
+    all.get(at).map_or(0.0, |milli| *milli as f64 / 1_000.0)
 }
 
 impl fmt::Display for Ledger {
@@ -42,7 +47,8 @@ impl fmt::Display for Ledger {
         write!(
             f,
             "seeds {}..{} events {} elections {} installs {} snapshots {} changes {} crashes {} losses {} repairs {} \
-             commits {} longest {} answers {} raw {} reads {} watchers {} calls {} switches {} copies {} forced {} converged p50 {:.1} p99.9 {:.1} max {:.1}",
+             commits {} longest {} answers {} raw {} reads {} watchers {} calls {} switches {} copies {} forced {} converged p50 {:.1} p99.9 {:.1} max {:.1}, \
+             on short lines p99.9 {:.1} max {:.1}",
             self.from,
             self.from + self.seeds,
             t.events,
@@ -63,9 +69,11 @@ impl fmt::Display for Ledger {
             t.switches,
             t.copies,
             t.forced,
-            self.converged_at(500),
-            self.converged_at(999),
-            self.converged_at(1_000),
+            converged_at(&self.converged, 500),
+            converged_at(&self.converged, 999),
+            converged_at(&self.converged, 1_000),
+            converged_at(&self.quick, 999),
+            converged_at(&self.quick, 1_000),
         )
     }
 }

@@ -130,8 +130,8 @@ fn main() {
         }
         if report.counts.converged_milli / 1_000 >= args.slow {
             println!(
-                "{seed} converged {} after {:?}",
-                report.counts.converged_milli, report.waits
+                "{seed} converged {} ({}) after {:?}",
+                report.counts.converged_milli, report.pace, report.waits
             );
         }
         ledger.add(&report.counts);

@@ -11,8 +11,8 @@ use super::image::{Held, Image};
 use super::params::Blow;
 use super::truth::violation;
 use tern::core::machine::Op;
-use tern::core::raft::PeerId;
 use tern::core::raft::room::CLIENT_RESERVE_BYTES;
+use tern::core::raft::{PeerId, allowance_us};
 use tern_support::sim_fs::Fault;
 
 /// The address of a machine that has moved alone, as a number of changes (`peer_url`).
@@ -86,9 +86,15 @@ impl World {
     }
 
     /// No leader goes on for long without a majority.
+    ///
+    /// A leader may take the way to a member for slower than it is: a cut loses a ping, and the pong
+    /// of another one, seconds later, is taken for its answer. TCP would have sent it again. And a
+    /// process that waits for nothing does not notice that it stood still before it answered.
     fn check_leaders(&mut self) {
-        let bound_us = self.heard_us_max();
+        let allowed_us = self.p.line_allowance_us();
         for slot in 0..self.hosts.len() {
+            let line_us = self.figure_allowance_us(slot).max(allowed_us);
+            let bound_us = self.heard_us_max() - allowed_us + line_us;
             if self.hosts[slot].paused_until_us + bound_us > self.now_us {
                 continue;
             }
@@ -101,6 +107,17 @@ impl World {
             let checked = run.contact.check_quorum(now_us, bound_us, &seen, &voters);
             self.fail(checked);
         }
+    }
+
+    /// How much longer the member of a slot waits because of the slowest way that it has measured.
+    fn figure_allowance_us(&self, slot: usize) -> u64 {
+        let Some(raft) = self.up(slot).and_then(|run| run.core.raft()) else {
+            return 0;
+        };
+        let voters = raft.configuration().voters();
+        let peers = voters.filter_map(|id| raft.peer(id));
+        let figures = peers.map(|peer| allowance_us(raft.round_trip_us(peer)));
+        figures.max().unwrap_or(0)
     }
 
     pub fn enter(&mut self, phase: Phase) {

@@ -28,6 +28,8 @@ pub struct Report {
     pub hash: u64,
     /// What the healing waited for, and until when, in thousandths of an election timeout.
     pub waits: Vec<(String, u64)>,
+    /// The election timeout and the length of the lines, and whether values have the largest length.
+    pub pace: String,
     pub failure: Option<Failure>,
 }
 
@@ -77,6 +79,7 @@ fn watched(seed: u64, mut world: World, drive: impl FnOnce(&mut World)) -> Repor
     }
     world.counts.elections = world.truth.elections();
     world.counts.changes = world.truth.membership_changes;
+    world.counts.is_quick = world.p.net.line_us == 0 && world.p.longest_ppm == 0;
     world.counts.longest = world.truth.longest_commits;
     let failure = world.violation.take().map(|violation| Failure {
         violation,
@@ -88,6 +91,16 @@ fn watched(seed: u64, mut world: World, drive: impl FnOnce(&mut World)) -> Repor
         counts: world.counts,
         hash: world.trace.hash.0,
         waits: world.waits,
+        pace: format!(
+            "election {} ms, lines of {} ms{}",
+            world.p.election_ms,
+            world.p.net.line_us / 1_000,
+            if world.p.longest_ppm > 0 {
+                ", longest values"
+            } else {
+                ""
+            },
+        ),
         failure,
     }
 }
