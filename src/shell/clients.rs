@@ -19,6 +19,7 @@ use super::pool::{Pool, Settled};
 use super::proxied::ProxiedRequests;
 use super::slots::{PoolKind, SlotId};
 use super::status_lines::ShellStatus;
+use super::storage::Storage;
 use super::transport::Transport;
 use super::turn_budget::{Lane, SMALL_ANSWER_BYTES, TurnBudget};
 use super::turn_times::Turn;
@@ -29,7 +30,6 @@ use crate::core::machine::{
     Answer, Delivery, Indexes, Machine, Op, ProxyResult, ProxyStep, Ticket,
 };
 use crate::core::timer::Now;
-use crate::shell::disk::Disk;
 use mio::Registry;
 use mio::event::Event;
 
@@ -295,7 +295,7 @@ impl Clients {
         &mut self,
         answers: &mut Vec<Answer>,
         machine: &mut Machine,
-        disk: &Disk,
+        storage: &mut Storage,
         now: Now,
     ) {
         for answer in answers.drain(..) {
@@ -306,7 +306,7 @@ impl Clients {
             conn.measure(status, now, self.meters.requests_mut());
             let context = context(&self.settings, &self.date, now, machine, answer.at);
             let next = if conn.is_export() {
-                export(conn, disk, &answer, &context, &mut self.buffers)
+                export(conn, storage, &answer, &context, &mut self.buffers)
             } else {
                 let total = self.budget.shared();
                 conn.render_sharing(&mut self.buffers, total, |shape, out, values| {
@@ -322,6 +322,32 @@ impl Clients {
                 conn.recount(&mut self.budget);
                 self.enforce_budget(now);
             }
+        }
+    }
+
+    /// Phase 4: goes on with the answers that are written to files, where a part is written. Once the
+    /// file is complete and durable, or has failed, the client gets a report in place of the answer.
+    pub fn on_exported(&mut self, storage: &mut Storage, machine: &mut Machine, now: Now) {
+        while let Some(export) = storage.take_export() {
+            let ticket = export.ticket();
+            let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
+                continue;
+            };
+            let saved = match export.result() {
+                Ok(false) => {
+                    conn.put_export(export);
+                    follow(conn, api::Next::ContinueListing, ticket, machine, now);
+                    continue;
+                }
+                Ok(true) => Ok(()),
+                Err(e) => Err(e),
+            };
+            let at = machine.indexes();
+            let context = context(&self.settings, &self.date, now, machine, at);
+            let next = conn.render(&mut self.buffers, |shape, out| {
+                shape.saved(saved, &context, out)
+            });
+            follow(conn, next, ticket, machine, now);
         }
     }
 
@@ -540,38 +566,38 @@ fn wake_for_ticket(conns: &mut Pool<Conn>, ticket: Ticket) -> Option<&mut Conn> 
     conns.wake(id)
 }
 
-/// Appends a part of an answer to a file in the data directory. Once the file is complete or has
-/// failed, the client gets a report in place of the answer.
+/// Hands a part of an answer over to the thread that writes exports; `Clients::on_exported` follows
+/// it up. If no export can begin, the client gets a report in place of the answer.
 fn export(
     conn: &mut Conn,
-    disk: &Disk,
+    storage: &mut Storage,
     answer: &Answer,
     context: &Context,
     buffers: &mut Buffers,
 ) -> api::Next {
     let mut text = Vec::new();
     let next = conn.shape_mut().render(answer, context, &mut text);
-    let begun = conn.take_export();
     if let api::Next::Done { .. } = next {
         // The machine has refused the request. The text goes to the client, and there is no file.
         conn.append(buffers, &text);
         return next;
     }
-    let export = match begun {
+    let raft = match next {
+        api::Next::Save { raft } => Some(raft),
+        _ => None,
+    };
+    let begun = match conn.take_export() {
         Some(export) => Ok(export),
-        None => disk.export(),
+        None => storage.begin_export(answer.ticket),
     };
-    let appended = export.and_then(|export| export.append(&text));
-    let result = match (next, appended) {
-        (api::Next::Save { raft }, Ok(export)) => export.finish(raft),
-        (_, Ok(export)) => {
-            conn.put_export(export);
-            return next;
+    match begun {
+        Ok(mut export) => {
+            export.set_piece(text, raft);
+            storage.write_export(export);
+            api::Next::Wait
         }
-        (_, Err(e)) => Err(e),
-    };
-    let saved = result.as_ref().copied().map_err(String::as_str);
-    conn.render(buffers, |shape, out| shape.saved(saved, context, out))
+        Err(e) => conn.render(buffers, |shape, out| shape.saved(Err(&e), context, out)),
+    }
 }
 
 mod proxying;

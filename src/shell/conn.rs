@@ -41,7 +41,7 @@ struct ActiveRequest {
     shape: Shape,
 
     /// The file that the answer is written to instead of the client. `None` before its first part,
-    /// and for all other requests. Boxed, because it is rare and each connection has room for it.
+    /// while a thread writes a part, and for all other requests. Boxed, because it is rare and each connection has room for it.
     export: Option<Box<Export>>,
 
     /// The request waits for events, without a deadline. Its unread output is limited.
@@ -428,16 +428,16 @@ impl Conn {
     ///
     /// # Panics
     /// Without a request in flight.
-    pub fn take_export(&mut self) -> Option<Export> {
-        self.active_mut().export.take().map(|export| *export)
+    pub fn take_export(&mut self) -> Option<Box<Export>> {
+        self.active_mut().export.take()
     }
 
     /// The counterpart of `take_export`.
     ///
     /// # Panics
     /// Without a request in flight.
-    pub fn put_export(&mut self, export: Export) {
-        self.active_mut().export = Some(Box::new(export));
+    pub fn put_export(&mut self, export: Box<Export>) {
+        self.active_mut().export = Some(export);
     }
 
     fn active_mut(&mut self) -> &mut ActiveRequest {

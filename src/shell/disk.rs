@@ -32,7 +32,7 @@ use membership::OwnMembership;
 pub use restored::restore_nodes;
 pub use snapshot_files::SnapshotTask;
 
-use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo};
+use crate::core::machine::{SnapshotIn, SnapshotOut, Space, StandbyInfo, Ticket};
 use crate::core::raft::room::{BODY_BYTES_MAX, CLIENT_RESERVE_BYTES, RECORD_EXTRA_BYTES};
 use crate::core::raft::snapshot_head::encode_meta;
 use crate::core::raft::{
@@ -44,6 +44,7 @@ use snapshots::Snapshots;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use wal::fs::FileSystem;
 pub use wal::job::Manner;
 use wal::os::Os;
@@ -485,13 +486,9 @@ impl<F: FileSystem> Disk<F> {
         self.snapshots.has_work()
     }
 
-    /// Starts an export in the data directory.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed; with its text.
-    pub fn export(&self) -> Result<Export<F>, String> {
-        Export::new(&self.data_dir)
+    /// An export to the data directory. It lives at most as long as the shared value.
+    pub fn export(&self, ticket: Ticket, is_alive: Arc<()>) -> Export<F> {
+        Export::new(&self.data_dir, ticket, is_alive)
     }
 
     /// Makes durable that the cluster has admitted this machine as the member `id`.

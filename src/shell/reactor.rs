@@ -470,6 +470,8 @@ impl Reactor {
     fn complete_sync(&mut self) {
         self.storage.complete_sync(&mut self.machine, self.now);
         self.storage.complete_snapshots(&mut self.machine, self.now);
+        self.clients
+            .on_exported(&mut self.storage, &mut self.machine, self.now);
         self.count_sync();
     }
 
@@ -522,7 +524,7 @@ impl Reactor {
         let (outputs, machine) = (&mut self.outputs, &mut self.machine);
         self.storage.on_answers(outputs.answers.len(), self.now);
         self.clients
-            .answer(&mut outputs.answers, machine, self.storage.disk(), self.now);
+            .answer(&mut outputs.answers, machine, &mut self.storage, self.now);
         self.clients.deliver(&mut outputs.events, machine, self.now);
     }
 

@@ -5,8 +5,11 @@
 //! for a thread; its end wakes the poll and is reported in a later turn. Work on snapshot files is
 //! always a task, for a second thread: it is seldom short, and no client waits for it. The loop does
 //! wait for the device
-//! - in three rare orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the tasks,
-//! - for each piece of an export,
+//! - in three orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the tasks. They come
+//!   when the machine is admitted, becomes a standby or joins again, a few times in its life; it leads
+//!   nobody then. Each must be durable before the next order, and before anything that follows it
+//!   leaves: a promise of the core that one call keeps, and that the end of a task in a later turn
+//!   would have to keep across all outputs of the machine.
 //! - for snapshot files while the log is about to fill its memory: then writes wait, which would be
 //!   refused otherwise,
 //! - in `close`.
@@ -15,13 +18,14 @@
 //! [`Storage::start_sync`] and [`Storage::complete_sync`].
 use super::gathering::Gathering;
 use super::sync_manner::SyncManner;
-use crate::core::machine::{Machine, Outputs, StandbyInfo};
+use crate::core::machine::{Machine, Outputs, StandbyInfo, Ticket};
 use crate::core::raft::{Configuration, PeerId};
 use crate::core::timer::Now;
 use crate::shell::clock::Clock;
-use crate::shell::disk::worker::{LogWorker, SnapshotWorker};
-use crate::shell::disk::{Disk, SyncReport, or_exit};
+use crate::shell::disk::worker::{ExportWorker, LogWorker, SnapshotWorker};
+use crate::shell::disk::{Disk, Export, SyncReport, or_exit};
 use mio::Waker;
+use std::io;
 use std::sync::Arc;
 
 /// The time of a sync, in microseconds.
@@ -39,6 +43,11 @@ pub struct Storage {
     disk: Disk,
     worker: LogWorker,
     snapshot_worker: SnapshotWorker,
+    /// The thread of exports; `None` before the first one.
+    export_worker: Option<ExportWorker>,
+    /// Each export shares it: one that exists is one that is being written.
+    export_is_alive: Arc<()>,
+    waker: Arc<Waker>,
     /// In which manner a sync runs.
     manner: SyncManner,
     /// The wait for further requests before the sync after a slow one.
@@ -60,11 +69,13 @@ impl Storage {
     ///
     /// The system has no thread; with a sentence for the user.
     pub fn new(disk: Disk, waker: Arc<Waker>) -> Result<Storage, String> {
-        let no_thread = |e| format!("no thread for the disk: {e}");
         Ok(Storage {
             disk,
             worker: LogWorker::new("disk", waker.clone()).map_err(no_thread)?,
-            snapshot_worker: SnapshotWorker::new("snapshots", waker).map_err(no_thread)?,
+            snapshot_worker: SnapshotWorker::new("snapshots", waker.clone()).map_err(no_thread)?,
+            export_worker: None,
+            export_is_alive: Arc::default(),
+            waker,
             manner: SyncManner::default(),
             gathering: Gathering::default(),
             task_since_us: 0,
@@ -73,9 +84,44 @@ impl Storage {
         })
     }
 
-    /// The disk, for what needs no sync.
-    pub fn disk(&self) -> &Disk {
-        &self.disk
+    /// Begins an export. One is written at a time: each has the same file until it is whole.
+    ///
+    /// # Errors
+    ///
+    /// Another one is being written, or the system has no thread; with a sentence for the client.
+    pub fn begin_export(&mut self, ticket: Ticket) -> Result<Box<Export>, String> {
+        if self.is_exporting() {
+            return Err("another export is being written, try again later".into());
+        }
+        if self.export_worker.is_none() {
+            let worker = ExportWorker::new("exports", self.waker.clone());
+            self.export_worker = Some(worker.map_err(no_thread)?);
+        }
+        let export = self.disk.export(ticket, self.export_is_alive.clone());
+        Ok(Box::new(export))
+    }
+
+    fn is_exporting(&self) -> bool {
+        Arc::strong_count(&self.export_is_alive) > 1
+    }
+
+    /// Hands the next piece of an export over.
+    ///
+    /// # Panics
+    ///
+    /// If the export is none of `begin_export`.
+    pub fn write_export(&mut self, export: Box<Export>) {
+        let worker = self.export_worker.as_mut();
+        worker.expect("an export was begun").start(export);
+    }
+
+    /// The export whose piece is written, or which has failed.
+    pub fn take_export(&mut self) -> Option<Box<Export>> {
+        if !self.is_exporting() {
+            return None;
+        }
+        let ended = self.export_worker.as_mut()?.take_ended()?;
+        Some(ended.task)
     }
 
     /// Takes what must become durable, and the orders about snapshots. Returns whether the machine
@@ -290,4 +336,8 @@ impl Storage {
             or_exit(self.disk.take_back_snapshots(ended.task));
         }
     }
+}
+
+fn no_thread(error: io::Error) -> String {
+    format!("no thread for the disk: {error}")
 }

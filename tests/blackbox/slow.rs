@@ -2,7 +2,7 @@
 //! nor heartbeats wait for one: no follower takes a leader that waits for its disk for dead, and what
 //! is acknowledged stays. Start with `survives`.
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use tern_support::client::{Conn, until};
+use tern_support::client::{Conn, request, until};
 use tern_support::fleet::{ask, leader, leader_of, prepare, put, shows, term, votes};
 use tern_support::server::{Server, Syncs};
 use tern_support::skip::{Need, lacks};
@@ -119,6 +119,50 @@ fn reads_do_not_wait_for_a_sync() {
         during.iter().all(|count| *count >= READS_MIN),
         "reads between two writes: {reads:?}"
     );
+}
+
+/// While an export is written to the data directory, many reads of other clients are answered. A
+/// second export, which would have the same file, is refused.
+#[test]
+fn reads_do_not_wait_for_an_export() {
+    if lacks(Need::Strace) {
+        return;
+    }
+    let mut server = Server::prepare(&[]);
+    server.syncs = Syncs::Slow(SYNC_MS);
+    server.run();
+    let value = format!("value={}", "v".repeat(300_000));
+    for key in ["a", "b"] {
+        let answer = server.client("PUT", &format!("/v2/keys/{key}"), &value);
+        assert_eq!(answer.status(), 201, "{}", answer.text());
+    }
+    let target = "/v2/migration/snapshot?disk=true";
+    let mut exporter = Conn::open(server.client_at());
+    exporter.send(&request("GET", target, &[], b""));
+    until("the file is made", || {
+        server.data_dir().join("migrate.tmp").exists().then_some(())
+    });
+    let second = server.client("GET", target, "");
+    assert_eq!(second.status(), 500, "{}", second.text());
+    assert!(
+        second.text().contains("another export"),
+        "{}",
+        second.text()
+    );
+    let mut conn = Conn::open(server.client_at());
+    let mut reads = 0;
+    while exporter.is_quiet() {
+        assert_eq!(conn.ask("GET", "/v2/keys/missing", "").status(), 404);
+        reads += 1;
+    }
+    assert!(reads >= READS_MIN, "reads beside the export: {reads}");
+    assert_eq!(exporter.answer().status(), 200);
+    let entries = std::fs::read_dir(server.data_dir()).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let exports = names.filter(|name| name.to_string_lossy().ends_with("-migrate.snap"));
+    assert_eq!(exports.count(), 1);
+    // The one that was refused has left nothing behind: a later one is written.
+    assert_eq!(server.client("GET", target, "").status(), 200);
 }
 
 /// A sync that fails ends the process, whether it runs in place or was handed over: the bytes on

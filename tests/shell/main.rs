@@ -3,6 +3,7 @@
 mod config;
 mod damage;
 mod example;
+mod exports;
 mod forcing;
 mod liars;
 mod links;

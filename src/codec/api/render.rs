@@ -250,7 +250,8 @@ impl Shape {
         matches!(self.kind, AnswerKind::Migration { to_file: true, .. })
     }
 
-    /// Appends the answer after `Next::Save`. `Err` says why the file could not be written.
+    /// Appends the answer after `Next::Save`. `Err` says why the file could not be written; the
+    /// machine may have more of its content then.
     pub fn saved(
         &mut self,
         result: Result<(), &str>,
@@ -262,7 +263,11 @@ impl Shape {
             Err(why) => (500, TEXT, why),
         };
         let head = self.head(status, content_type, context, out);
-        Next::done(head.full(|out| json::raw(text, out)))
+        let framing = head.full(|out| json::raw(text, out));
+        Next::Done {
+            keep_alive: framing.keep_alive,
+            client_closed: result.is_err(),
+        }
     }
 
     fn head<'a>(

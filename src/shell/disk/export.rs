@@ -1,9 +1,12 @@
 //! The file of an export, `RAFT-migrate.snap`: the key space in etcd's snapshot format.
 //!
-//! It is written in pieces under a temporary name and renamed once it is whole. Start with
-//! [`Export::new`].
+//! It is written in pieces under a temporary name, and renamed once it is whole and durable. The
+//! loop hands each piece over to a thread ([`Export::run`]), because the device may take long.
+//! Start with [`Export::set_piece`].
 use super::files::{self, DataDir};
+use crate::core::machine::Ticket;
 use std::io;
+use std::sync::Arc;
 use wal::fs::{FileSystem, OpenFile};
 use wal::os::Os;
 
@@ -12,68 +15,102 @@ const TEMPORARY: &str = "migrate.tmp";
 /// How the name of a whole export ends.
 pub const SUFFIX: &str = "-migrate.snap";
 
+/// The next piece of an export.
+struct ExportPiece {
+    bytes: Vec<u8>,
+    /// Of the last piece: the raft index of the content, for the name.
+    raft: Option<u64>,
+}
+
 /// An export that is being written.
 pub struct Export<F: FileSystem = Os> {
-    file: F::File,
+    /// The request for it.
+    ticket: Ticket,
+    data_dir: DataDir<F>,
+    /// `None` before the first piece.
+    file: Option<F::File>,
     /// Bytes written so far.
     length: u64,
-    /// Bytes written since the last sync; at most [`files::UNSYNCED_BYTES_MAX`] and one piece.
+    /// Bytes written since the last sync; less than [`files::UNSYNCED_BYTES_MAX`] between pieces.
     unsynced: usize,
-    data_dir: DataDir<F>,
+    /// The next piece; `None` once it is written.
+    piece: Option<ExportPiece>,
+    /// Whether the file has its name; or why the export failed.
+    result: Result<bool, String>,
+    /// Shared with the loop, which so knows that the export exists.
+    _is_alive: Arc<()>,
 }
 
 impl<F: FileSystem> Export<F> {
-    /// Makes the file. Only its owner may read it. An unfinished export is overwritten.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed; with its text.
-    pub fn new(data_dir: &DataDir<F>) -> Result<Export<F>, String> {
-        let file = data_dir.fs().create(&data_dir.join(TEMPORARY));
-        Ok(Export {
-            file: file.map_err(|e| e.to_string())?,
+    /// An export without content; makes no system call.
+    pub fn new(data_dir: &DataDir<F>, ticket: Ticket, is_alive: Arc<()>) -> Export<F> {
+        Export {
+            ticket,
+            data_dir: data_dir.clone(),
+            file: None,
             length: 0,
             unsynced: 0,
-            data_dir: data_dir.clone(),
-        })
+            piece: None,
+            result: Ok(false),
+            _is_alive: is_alive,
+        }
     }
 
-    /// Appends a piece.
+    /// The request for it.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// The piece that `run` is to write. `raft` is the raft index of the whole content, with the
+    /// last piece.
+    pub fn set_piece(&mut self, bytes: Vec<u8>, raft: Option<u64>) {
+        self.piece = Some(ExportPiece { bytes, raft });
+    }
+
+    /// Writes the piece. The first one makes the file, which only its owner may read, and overwrites
+    /// an unfinished export. The last one gives the file its name, durably. After a failure there is
+    /// no file: a full disk gets its room back.
+    pub fn run(&mut self) {
+        let written = self.write();
+        if written.is_err() {
+            self.file = None;
+            let _ = self.data_dir.fs().remove(&self.data_dir.join(TEMPORARY));
+        }
+        self.result = written.map_err(|e| e.to_string());
+    }
+
+    /// Whether the file has its name: then it is whole and durable.
     ///
     /// # Errors
     ///
     /// A system call failed; with its text. The export is given up.
-    pub fn append(mut self, bytes: &[u8]) -> Result<Export<F>, String> {
-        self.write(bytes).map_err(|e| e.to_string())?;
-        Ok(self)
+    pub fn result(&self) -> Result<bool, &str> {
+        self.result.as_ref().copied().map_err(String::as_str)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_at(bytes, self.length)?;
+    fn write(&mut self) -> io::Result<bool> {
+        let Some(ExportPiece { bytes, raft }) = self.piece.take() else {
+            return Ok(false);
+        };
+        let (fs, dir) = (self.data_dir.fs(), &self.data_dir);
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => fs.create(&dir.join(TEMPORARY))?,
+        };
+        file.write_at(&bytes, self.length)?;
         self.length += bytes.len() as u64;
         self.unsynced += bytes.len();
-        if self.unsynced >= files::UNSYNCED_BYTES_MAX {
-            self.file.sync()?;
+        if raft.is_some() || self.unsynced >= files::UNSYNCED_BYTES_MAX {
+            file.sync()?;
             self.unsynced = 0;
         }
-        Ok(())
-    }
-
-    /// Gives the file its name, durably. `raft` is the raft index of its content.
-    ///
-    /// # Errors
-    ///
-    /// A system call failed; with its text.
-    pub fn finish(self, raft: u64) -> Result<(), String> {
-        self.rename(raft).map_err(|e| e.to_string())
-    }
-
-    fn rename(&self, raft: u64) -> io::Result<()> {
-        self.file.sync()?;
-        let name = format!("{raft}{SUFFIX}");
-        let (fs, dir) = (self.data_dir.fs(), &self.data_dir);
-        fs.rename(&dir.join(TEMPORARY), &dir.join(&name))?;
-        files::sync_folder(fs, dir.path())
+        let Some(raft) = raft else {
+            self.file = Some(file);
+            return Ok(false);
+        };
+        fs.rename(&dir.join(TEMPORARY), &dir.join(&format!("{raft}{SUFFIX}")))?;
+        files::sync_folder(fs, dir.path())?;
+        Ok(true)
     }
 }
 
@@ -86,10 +123,13 @@ mod tests {
         use std::fs;
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let export = Export::new(&DataDir::new(Os, dir.path())).expect("made");
-        let export = export.append(b"one ").expect("room");
-        let export = export.append(b"two").expect("room");
-        export.finish(12).expect("room");
+        let data_dir = DataDir::new(Os, dir.path());
+        let mut export = Export::new(&data_dir, Ticket(1), Arc::default());
+        for (text, raft) in [("one ", None), ("two", Some(12))] {
+            export.set_piece(text.into(), raft);
+            export.run();
+            assert_eq!(export.result(), Ok(raft.is_some()));
+        }
         let path = dir.path().join("12-migrate.snap");
         assert_eq!(fs::read(&path).expect("there"), b"one two");
         let mode = fs::metadata(&path).expect("there").permissions().mode();

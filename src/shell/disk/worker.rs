@@ -1,10 +1,11 @@
 //! The threads of the calls that may block on a device, so that the loop need not wait for it.
 //!
-//! There are two: one runs the tasks of the log, the other those with snapshot files. A task has all
-//! that its system calls need. A thread runs it, gives it back and wakes the poll. It owns nothing
-//! between tasks. The disk ([`super::Disk`]) chooses the next task and interprets the end of one.
-//! Start with [`Worker::start`].
-use super::SnapshotTask;
+//! One runs the tasks of the log, another one those with snapshot files, and a third one, which
+//! starts with the first export, writes exports. A task has all that its system calls need. A thread
+//! runs it, gives it back and wakes the poll. It owns nothing between tasks. The disk
+//! ([`super::Disk`]) chooses the next task and interprets the end of one. Start with
+//! [`Worker::start`].
+use super::{Export, SnapshotTask};
 use crate::shell::clock::Clock;
 use mio::Waker;
 use std::io;
@@ -32,6 +33,12 @@ impl Run for Task<Os> {
 impl Run for SnapshotTask<Os> {
     fn run(&mut self) {
         SnapshotTask::run(self);
+    }
+}
+
+impl Run for Box<Export<Os>> {
+    fn run(&mut self) {
+        Export::run(self);
     }
 }
 
@@ -92,6 +99,9 @@ pub type LogWorker = Worker<Task<Os>>;
 
 /// The thread of the tasks with snapshot files.
 pub type SnapshotWorker = Worker<SnapshotTask<Os>>;
+
+/// The thread of exports.
+pub type ExportWorker = Worker<Box<Export<Os>>>;
 
 /// The thread ends with the loop, and a panic in it ends the process (`panic = "abort"`).
 const RUNS: &str = "a disk thread runs as long as the loop";

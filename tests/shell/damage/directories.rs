@@ -2,8 +2,11 @@
 //! acknowledged.
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tern::core::command::{self, Command, KeyPath};
-use tern::core::machine::{Machine, MachineInfo, Role, SnapshotIn, SnapshotOut, StandbyInfo};
+use tern::core::machine::{
+    Machine, MachineInfo, Role, SnapshotIn, SnapshotOut, StandbyInfo, Ticket,
+};
 use tern::core::raft::{
     Configuration, Entry, EntryBody, HardState, Index, Lsn, Member, PeerId, Persist, SnapshotMeta,
     StateSeq, Term,
@@ -137,9 +140,10 @@ impl Directory {
             Kind::Founder | Kind::Forced => maker.write(2..=12),
             Kind::Stopped => {
                 maker.write(2..=12);
-                let export = maker.disk.export().expect("made");
-                let export = export.append(b"{}").expect("room");
-                export.finish(12).expect("room");
+                let mut export = maker.disk.export(Ticket(1), Arc::default());
+                export.set_piece(b"{}".into(), Some(12));
+                export.run();
+                assert_eq!(export.result(), Ok(true));
             }
             Kind::Snapshots => {
                 maker.write(2..=60);
