@@ -235,7 +235,10 @@ fn body_of(head: &[u8]) -> Result<Body> {
 
 /// A PUT of one key.
 pub fn put_request(key: &str, value_bytes: usize) -> Box<[u8]> {
-    let body = format!("value={}", "x".repeat(value_bytes));
+    put_form(key, &format!("value={}", "x".repeat(value_bytes)))
+}
+
+fn put_form(key: &str, body: &str) -> Box<[u8]> {
     format!(
         "PUT /v2/keys{key} HTTP/1.1\r\nHost: load\r\nContent-Type: application/x-www-form-urlencoded\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -283,12 +286,23 @@ pub fn run(load: &Load) -> Result<Report> {
 
 /// Sets every key once, over the same number of connections: what `Get` reads must be there.
 pub fn fill(load: &Load) -> Result<Report> {
+    fill_by(load, |key| put_request(key, load.value_bytes))
+}
+
+/// As `fill`, and each key expires so many seconds after it is set.
+pub fn fill_expiring(load: &Load, ttl_s: u64) -> Result<Report> {
+    let value = "x".repeat(load.value_bytes);
+    let body = format!("value={value}&ttl={ttl_s}");
+    fill_by(load, |key| put_form(key, &body))
+}
+
+fn fill_by(load: &Load, request: impl Fn(&str) -> Box<[u8]>) -> Result<Report> {
     let once = Load {
         requests_max: u64::MAX,
         duration: Duration::from_secs(600),
         ..*load
     };
-    closed_loop(&once, true, |key| put_request(key, load.value_bytes))
+    closed_loop(&once, true, request)
 }
 
 /// With `each_once` a connection ends with its last key: a server that answers one connection sooner

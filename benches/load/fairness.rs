@@ -22,14 +22,16 @@
 mod attacks;
 mod cores;
 mod floods;
+mod longest_turn;
 #[allow(dead_code)]
 mod proc;
 
 use attacks::{ATTACKS, Attack};
 use cores::RunQueue;
 use hdrhistogram::Histogram;
+use longest_turn::longest_turn;
 use proc::cpu_time;
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -225,23 +227,6 @@ fn wait_for_line(attackers: &mut Child) {
     let stdout = attackers.stdout.take().expect("a pipe");
     let mut line = String::new();
     let _ = BufReader::new(stdout).read_line(&mut line);
-}
-
-/// The longest turn of the loop since the last call, by the machine's own report, in microseconds,
-/// and its phases.
-fn longest_turn(server: &Server) -> (u64, String) {
-    let reports = |log: &str| log.matches("the longest turn since").count();
-    let before = reports(&server.log());
-    server.signal(Signal::USR1);
-    let log = until("it reports", || {
-        let log = server.log();
-        (reports(&log) > before).then_some(log)
-    });
-    let text = log.rsplit("last report took ").next().expect("a report");
-    let line = text.lines().next().expect("a line");
-    let (number, phases) = line.split_once(" us").expect("microseconds");
-    let phases = phases.trim_start_matches(", of it ").to_string();
-    (number.parse().expect("microseconds"), phases)
 }
 
 // -- the ordinary clients

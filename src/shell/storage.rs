@@ -5,11 +5,11 @@
 //! for a thread; its end wakes the poll and is reported in a later turn. Work on snapshot files is
 //! always a task, for a second thread: it is seldom short, and no client waits for it. The loop does
 //! wait for the device
-//! - in three orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the tasks. They come
-//!   when the machine is admitted, becomes a standby or joins again, a few times in its life; it leads
-//!   nobody then. Each must be durable before the next order, and before anything that follows it
-//!   leaves: a promise of the core that one call keeps, and that the end of a task in a later turn
-//!   would have to keep across all outputs of the machine.
+//! - in three orders (`keep_id`, `keep_standby`, `start_over`), which first wait for the tasks.
+//!   They come when the machine is admitted, becomes a standby or joins again: a few times in its
+//!   life, and while it does not lead. Each must be durable before the next order, and before what
+//!   follows from it leaves. In one call that holds by itself; with a task that ends in a later turn,
+//!   all outputs of the machine would have to wait for it,
 //! - for snapshot files while the log is about to fill its memory: then writes wait, which would be
 //!   refused otherwise,
 //! - in `close`.
