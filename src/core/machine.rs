@@ -35,7 +35,7 @@ use crate::core::public_id::PublicId;
 use crate::core::raft::{Configuration, Index, Lsn, Message, PeerId, Raft, StateSeq, Term};
 use crate::core::replica::Replica;
 use crate::core::store::{Store, ViewRef};
-use crate::core::timer::Now;
+use crate::core::timer::{Now, earliest};
 use caretaker::Caretaker;
 use finder::{Finder, Goal};
 use forcing::Forcing;
@@ -438,10 +438,7 @@ impl Machine {
         let registrar_us = self.common.registrar.as_ref().map(Registrar::next_deadline);
         let duties_us = self.common.caretaker.next_deadline();
         let links_us = self.common.peers.next_deadline();
-        [mode_us, registrar_us, duties_us, links_us]
-            .into_iter()
-            .flatten()
-            .min()
+        earliest(&[mode_us, registrar_us, duties_us, links_us])
     }
 
     // -- questions

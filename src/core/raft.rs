@@ -84,7 +84,7 @@ pub use violation::Violation;
 use crate::core::cluster_time::Stamp;
 use crate::core::command::{Command, Origin};
 use crate::core::memory::MemoryBounds;
-use crate::core::timer::Now;
+use crate::core::timer::{Now, earliest};
 use clock::ClusterClock;
 use election::Election;
 use following::LeaderMatch;
@@ -802,8 +802,7 @@ impl Raft {
             }
         };
         let mark_us = self.marks.deadline_us();
-        let all = [role_us, self.repair.next_deadline(), mark_us];
-        all.into_iter().flatten().min()
+        earliest(&[role_us, self.repair.next_deadline(), mark_us])
     }
 }
 

@@ -55,7 +55,7 @@ use crate::core::seam::{
     Ticket,
 };
 use crate::core::store::{Discarded, HistoryLimits, Notification, Store};
-use crate::core::timer::Now;
+use crate::core::timer::{Now, earliest};
 use join_pace::JoinPace;
 
 /// One member's replica.
@@ -537,14 +537,13 @@ impl Replica {
         let join_us = self.join_pace.free_us();
         let join_us = join_us.filter(|_| self.pending.has_member_changes());
         let forward_us = self.forwarding.next_deadline();
-        let all = [
+        earliest(&[
             pending_us,
             join_us,
             forward_us,
             self.snapshotting.next_deadline(),
             self.raft.next_deadline(),
-        ];
-        all.into_iter().flatten().min()
+        ])
     }
 
     /// Whether this machine may serve clients:

@@ -18,6 +18,18 @@ pub struct Now {
     pub wall_ns: u64,
 }
 
+/// The earliest of these deadlines; `None` if nothing is due.
+pub fn earliest(deadlines: &[Option<u64>]) -> Option<u64> {
+    let mut earliest: Option<u64> = None;
+    for deadline in deadlines {
+        earliest = match (earliest, *deadline) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+    earliest
+}
+
 /// Slots of a level. Each has one bit in the masks of its level.
 const SLOTS: usize = 64;
 /// Bits of a deadline that one level resolves.

@@ -29,7 +29,7 @@ use crate::codec::http::{Date, Limits, Response, ResponseMode};
 use crate::core::machine::{
     Answer, Delivery, Indexes, Machine, Op, ProxyResult, ProxyStep, Ticket,
 };
-use crate::core::timer::Now;
+use crate::core::timer::{Now, earliest};
 use mio::Registry;
 use mio::event::Event;
 
@@ -545,8 +545,7 @@ impl Clients {
 
     /// When the next timer fires, in microseconds of the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
-        let deadlines = [self.conns.next_deadline(), self.proxied.next_deadline()];
-        deadlines.into_iter().flatten().min()
+        earliest(&[self.conns.next_deadline(), self.proxied.next_deadline()])
     }
 
     /// Whether all requests except watches are answered, and all answers written.

@@ -16,7 +16,7 @@ use crate::codec::http::client::{
 };
 use crate::codec::http::url::Url;
 use crate::core::machine::{CallId, ProxyResult, Question, Ticket};
-use crate::core::timer::Now;
+use crate::core::timer::{Now, earliest};
 use mio::Registry;
 use mio::event::Event;
 use std::net::SocketAddr;
@@ -374,7 +374,7 @@ impl OutgoingCall {
             }
             _ => None,
         };
-        [self.until_us, next_address_us].into_iter().flatten().min()
+        earliest(&[self.until_us, next_address_us])
     }
 
     fn fail(&self, why: impl std::fmt::Display) -> CallStep {

@@ -33,7 +33,7 @@ use crate::codec::http::{Limits, Response};
 use crate::codec::peer::hello::{REFUSED, encode_refusal};
 use crate::core::machine::{Machine, Order, Outputs};
 use crate::core::peers::{HelloRefusal, patience_ms};
-use crate::core::timer::Now;
+use crate::core::timer::{Now, earliest};
 use crate::shell::clock::Clock;
 use crate::shell::config::{Config, TlsFiles};
 use crate::shell::disk::Disk;
@@ -214,6 +214,9 @@ impl Reactor {
     /// # Errors
     /// A port or a certificate does not work; with a sentence for the user.
     fn maybe_listen(&mut self) -> Result<bool, String> {
+        if self.closed_ports.iter().all(Option::is_none) {
+            return Ok(false);
+        }
         let [client, peer] = &mut self.closed_ports;
         let peer = peer.take_if(|_| self.machine.listens_to_peers());
         // A machine that stops while it looks for its cluster serves nothing.
@@ -628,7 +631,7 @@ impl Reactor {
         if has_work || self.needs_advance {
             return Some(Duration::ZERO);
         }
-        let deadlines = [
+        let due_us = earliest(&[
             self.machine.next_deadline(),
             self.clients.next_deadline(),
             self.calls.next_deadline(),
@@ -636,10 +639,10 @@ impl Reactor {
             self.stop_us.map(|stop_us| stop_us + STOP_US_MAX),
             self.log_is_behind.then_some(now_us + LOG_RETRY_US),
             self.service_manager.next_deadline(),
-        ];
+        ]);
         let listeners = self.listeners.iter();
         let accepts = listeners.filter_map(|listener| listener.next_accept_us(&self.clients));
-        let next_us = deadlines.into_iter().flatten().chain(accepts).min()?;
+        let next_us = accepts.chain(due_us).min()?;
         Some(Duration::from_micros(next_us.saturating_sub(now_us)))
     }
 }

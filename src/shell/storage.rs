@@ -20,7 +20,7 @@ use super::gathering::Gathering;
 use super::sync_manner::SyncManner;
 use crate::core::machine::{Machine, Outputs, StandbyInfo, Ticket};
 use crate::core::raft::{Configuration, PeerId};
-use crate::core::timer::Now;
+use crate::core::timer::{Now, earliest};
 use crate::shell::clock::Clock;
 use crate::shell::disk::worker::{ExportWorker, LogWorker, SnapshotWorker};
 use crate::shell::disk::{Disk, Export, SyncReport, or_exit};
@@ -287,8 +287,7 @@ impl Storage {
     /// due.
     pub fn next_deadline(&self, now_us: u64) -> Option<u64> {
         let gathered_us = self.gathering.deadline(self.disk.appended(), now_us);
-        let deadlines = [gathered_us, self.disk.next_deadline()];
-        deadlines.into_iter().flatten().min()
+        earliest(&[gathered_us, self.disk.next_deadline()])
     }
 
     /// The configuration has changed.

@@ -6,7 +6,7 @@
 //! length beside `Transfer-Encoding`, signs, lists, a coding other than `chunked`.
 //!
 //! Start reading at [`BodyLength::of`] and [`Chunked::decode`].
-use super::head::{HeadFault, HeadPlace};
+use super::head::{HeadFault, HeadPlace, is_named};
 
 /// Most bytes of chunk extensions in one body. They are skipped.
 const EXTENSION_BYTES_MAX: usize = 4 * 1024;
@@ -59,9 +59,7 @@ impl BodyLength {
     /// If they do not give exactly one length, or name an unknown transfer coding.
     pub fn of(headers: &[httparse::Header]) -> Result<BodyLength, BodyFault> {
         let values = |name: &'static str| {
-            let named = headers
-                .iter()
-                .filter(move |h| h.name.eq_ignore_ascii_case(name));
+            let named = headers.iter().filter(move |h| is_named(h, name));
             named.map(|h| h.value)
         };
         let mut lengths = values("content-length");

@@ -8,6 +8,8 @@
 
 /// Most headers in one head.
 pub const HEADERS_MAX: usize = 100;
+/// How many bytes of text are looked at at once: as many as a register holds.
+const CHUNK: usize = 8;
 
 /// The fault of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,32 +86,60 @@ impl HeadPlace {
     /// How many of the first bytes leave the place as it is. A head is mostly such bytes, and `step`
     /// takes several times as long for each of them.
     fn run(self, bytes: &[u8]) -> usize {
-        let stays = match self {
-            HeadPlace::Text => bytes.iter().position(|byte| !is_text(*byte)),
-            HeadPlace::Name => bytes.iter().position(|byte| !is_token(*byte)),
+        match self {
+            HeadPlace::Text => run_of_text(bytes),
+            HeadPlace::Name => {
+                let is_other = |byte: &u8| !IS_TOKEN[usize::from(*byte)];
+                bytes.iter().position(is_other).unwrap_or(bytes.len())
+            }
             HeadPlace::Before
             | HeadPlace::BeforeLf
             | HeadPlace::LineLf
             | HeadPlace::Start
             | HeadPlace::EndLf
-            | HeadPlace::End => Some(0),
-        };
-        stays.unwrap_or(bytes.len())
+            | HeadPlace::End => 0,
+        }
     }
 }
 
+/// How many bytes are text, from the front. Looks at several bytes at once as long as all are text.
+fn run_of_text(bytes: &[u8]) -> usize {
+    let chunks = bytes.chunks_exact(CHUNK);
+    let is_whole = |chunk: &&[u8]| chunk.iter().fold(true, |all, byte| all & is_text(*byte));
+    let whole = CHUNK * chunks.take_while(is_whole).count();
+    let rest = bytes[whole..].iter().position(|byte| !is_text(*byte));
+    rest.map_or(bytes.len(), |rest| whole + rest)
+}
+
 /// Whether a byte may stand in the first line or in a header's value (RFC 9110 section 5.5).
-fn is_text(byte: u8) -> bool {
+const fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
 }
 
+/// `is_token` of each byte.
+static IS_TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = is_token(byte as u8);
+        byte += 1;
+    }
+    table
+};
+
 /// Whether a byte may stand in a method or a header's name (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
+const fn is_token(byte: u8) -> bool {
     matches!(
         byte,
         b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.'
             | b'^'..=b'`' | b'|' | b'~'
     )
+}
+
+/// Whether a header has this name. Most have a name of another length: comparing that first calls no
+/// function.
+pub fn is_named(header: &httparse::Header, name: &str) -> bool {
+    header.name.len() == name.len() && header.name.eq_ignore_ascii_case(name)
 }
 
 /// The scan of an input for a whole head.
@@ -162,5 +192,20 @@ impl Scan {
     /// Whether a byte has arrived.
     pub fn has_begun(&self) -> bool {
         self.at > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_character_ends_the_text_at_each_place() {
+        for at in 0..5 * CHUNK {
+            let mut bytes = [b'v'; 5 * CHUNK];
+            assert_eq!(run_of_text(&bytes[..at]), at);
+            bytes[at] = 1;
+            assert_eq!(run_of_text(&bytes), at);
+        }
     }
 }

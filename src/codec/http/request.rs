@@ -8,7 +8,7 @@
 //!
 //! Start reading at [`Parser::parse`].
 use super::body::{BodyFault, BodyLength, Chunked};
-use super::head::{HEADERS_MAX, Scan};
+use super::head::{HEADERS_MAX, Scan, is_named};
 use super::message::{Method, ResponseMode, Version};
 use super::reject::{self, Reject};
 use crate::core::escape;
@@ -315,7 +315,7 @@ pub fn origin_of(input: &[u8]) -> Option<&str> {
     let mut parsed = httparse::Request::new(&mut space);
     parsed.parse(input).ok()?;
     let mut headers = parsed.headers.iter();
-    let origin = headers.find(|header| header.name.eq_ignore_ascii_case("origin"))?;
+    let origin = headers.find(|header| is_named(header, "origin"))?;
     Some(text(origin.value))
 }
 
@@ -382,7 +382,7 @@ impl<'a> RequestHead<'a> {
         let request = &mut self.request;
         let mut connection = ConnectionOptions::default();
         for header in headers {
-            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            let is = |name: &str| is_named(header, name);
             if is("host") {
                 if request.host.replace(host(header.value)?).is_some() {
                     return Err(reject::TWO_HOSTS);

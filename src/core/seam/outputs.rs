@@ -81,18 +81,18 @@ impl Outputs {
     /// Moves everything to the end of `other`, whose `lsn` becomes the one of `self`.
     pub fn move_to(&mut self, other: &mut Outputs) {
         other.state = self.state.take().or(other.state);
-        other.persist.append(&mut self.persist);
+        hand_on(&mut self.persist, &mut other.persist);
         other.lsn = self.lsn;
         let wanted_bytes = self.wanted_room_bytes.take();
         other.wanted_room_bytes = other.wanted_room_bytes.max(wanted_bytes);
-        other.send.append(&mut self.send);
-        other.links.append(&mut self.links);
-        other.answers.append(&mut self.answers);
-        other.events.append(&mut self.events);
-        other.snapshot.append(&mut self.snapshot);
-        other.calls.append(&mut self.calls);
-        other.facts.append(&mut self.facts);
-        other.orders.append(&mut self.orders);
+        hand_on(&mut self.send, &mut other.send);
+        hand_on(&mut self.links, &mut other.links);
+        hand_on(&mut self.answers, &mut other.answers);
+        hand_on(&mut self.events, &mut other.events);
+        hand_on(&mut self.snapshot, &mut other.snapshot);
+        hand_on(&mut self.calls, &mut other.calls);
+        hand_on(&mut self.facts, &mut other.facts);
+        hand_on(&mut self.orders, &mut other.orders);
     }
 
     /// Empties it and keeps its memory.
@@ -108,5 +108,15 @@ impl Outputs {
         self.calls.clear();
         self.facts.clear();
         self.orders.clear();
+    }
+}
+
+/// Moves the values of `from` to the end of `to`. Mostly one of the two is empty: then no value is
+/// copied.
+fn hand_on<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
+    if to.is_empty() {
+        std::mem::swap(from, to);
+    } else if !from.is_empty() {
+        to.append(from);
     }
 }
