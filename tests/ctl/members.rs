@@ -69,6 +69,13 @@ fn the_cluster_config_is_shown_and_changed() {
     let json: Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["activeSize"], 5);
     run(follower, &["cluster", "config", "set"]).failed(1);
+    let raised = run(
+        follower,
+        &["cluster", "config", "set", "--active-size", "1"],
+    );
+    assert!(raised.stderr.contains("--active-size 1: the least is 3"));
+    let config = raised.text();
+    assert_eq!(config, "activeSize 3\nremoveDelay 60\nsyncInterval 1\n");
     let table = ["-o", "table", "cluster", "config", "get"];
     let all: Vec<String> = servers.iter().map(url).collect();
     let table = ended(ternctl(&[&["-C", &all.join(",")], &table[..]].concat())).text();

@@ -72,7 +72,9 @@ pub fn cluster(session: &Session, command: &ClusterCommand) -> Result<(), Failur
         }
         ClusterCommand::Config(ConfigCommand::Set(arguments)) => {
             let answer = ask_peers(session, &change(arguments))?;
-            print_config(session, &answer)
+            print_config(session, &answer)?;
+            report_raised(arguments, &parse(&answer)?);
+            Ok(())
         }
     }
 }
@@ -98,14 +100,41 @@ fn change(arguments: &ConfigSetArguments) -> CtlRequest {
     CtlRequest::new(Method::PUT, CONFIG).with_json(body)
 }
 
+fn parse(answer: &HttpAnswer) -> Result<SharedConfig, Failure> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        let text = format!("the answer is no cluster config: {error}");
+        Failure::new(ExitReason::Unavailable, text)
+    })
+}
+
+/// Reports on stderr the values below their least ones: the cluster has taken the least instead.
+fn report_raised(arguments: &ConfigSetArguments, config: &SharedConfig) {
+    for (flag, asked, set) in [
+        ("--active-size", arguments.active_size, config.active_size),
+        (
+            "--remove-delay",
+            arguments.remove_delay,
+            config.remove_delay,
+        ),
+        (
+            "--sync-interval",
+            arguments.sync_interval,
+            config.sync_interval,
+        ),
+    ] {
+        if let Some(asked) = asked
+            && f64::from(asked) < set
+        {
+            eprintln!("ternctl: {flag} {asked}: the least is {set}, which is set now");
+        }
+    }
+}
+
 fn print_config(session: &Session, answer: &HttpAnswer) -> Result<(), Failure> {
     if session.output() == OutputForm::Json {
         return print_json(&answer.body);
     }
-    let config: SharedConfig = serde_json::from_slice(&answer.body).map_err(|error| {
-        let text = format!("the answer is no cluster config: {error}");
-        Failure::new(ExitReason::Unavailable, text)
-    })?;
+    let config = parse(answer)?;
     let rows = [
         ("activeSize", format!("{}", config.active_size)),
         ("removeDelay", format!("{}", config.remove_delay)),

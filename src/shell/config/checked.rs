@@ -147,8 +147,8 @@ impl Checked<'_> {
         let Some(value) = self.text("force-new-cluster") else {
             return Ok(None);
         };
-        let expected =
-            "the 16 hexadecimal digits that the log of a machine without a majority names";
+        let expected = "the 16 hexadecimal digits that the log of a machine without a majority names, the first \
+             of which is not 0";
         let lost = PublicId::parse(&value.text);
         lost.map(Some).ok_or_else(|| wrong(&value, expected))
     }
