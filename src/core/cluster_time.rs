@@ -86,6 +86,11 @@ impl Lease {
         self.stamp = Some(stamp);
     }
 
+    /// The leader that took the request has not committed it: the next one will take it anew.
+    pub fn give_back(&mut self) {
+        self.stamp = None;
+    }
+
     /// When the leader took it.
     pub fn stamp(&self) -> Option<Stamp> {
         self.stamp

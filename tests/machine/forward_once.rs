@@ -3,6 +3,7 @@
 use super::cluster::cluster;
 use super::forward::{deliver, outcomes, passed, sent, three, unknown};
 use super::rig::*;
+use tern::core::cluster_time::Lease;
 use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::Code;
 use tern::core::machine::*;
@@ -177,6 +178,32 @@ fn protocol_27_what_a_snapshot_hides_is_unknown() {
     assert_eq!(jobs(&mut cluster, others[0]), 1);
 }
 
+/// A machine starts again so far behind that the leader sends a snapshot. A write that comes before
+/// is held until then, since the snapshot would hide it.
+#[test]
+fn protocol_27_a_machine_that_starts_far_behind_sends_nothing_before_the_snapshot() {
+    let settings = Settings {
+        forward: true,
+        snapshot_count: 20,
+        ..settings(1)
+    };
+    let mut cluster = cluster(3, settings);
+    let leader = cluster.leader();
+    let ids = cluster.ids();
+    let behind = ids.into_iter().find(|id| *id != leader).expect("three");
+    let old = cluster.rigs.remove(&behind).expect("it runs");
+    for number in 0..100 {
+        cluster.done(leader, set(&format!("/{number}"), &"v".repeat(20)));
+    }
+    cluster.rigs.insert(behind, old.restart());
+    let ticket = cluster.at(behind).ask(add("once"));
+    cluster.pass(2_000_000);
+    assert!(cluster.at(behind).snapshot_log.contains(&"receive"));
+    let outcome = cluster.at(behind).answer(ticket);
+    assert!(matches!(outcome, Outcome::Event(_)), "{outcome:?}");
+    assert_eq!(jobs(&mut cluster, behind), 1);
+}
+
 /// A leader that steps down before it has confirmed a client's read asks the next leader.
 #[test]
 fn protocol_26_a_read_of_a_deposed_leader_goes_to_the_next() {
@@ -192,6 +219,68 @@ fn protocol_26_a_read_of_a_deposed_leader_goes_to_the_next() {
         matches!(&outcome, Outcome::Failed(e) if e.code == Code::KeyNotFound),
         "{outcome:?}"
     );
+}
+
+/// A leader is cut off with a write of its own client, which the next leader's entries replace. The
+/// write goes to the next leader, whose clock its ttl follows.
+#[test]
+fn protocol_26_a_write_of_a_deposed_leader_goes_to_the_next() {
+    let (mut cluster, leader, _, _) = three();
+    cluster.cut.push(leader);
+    let rig = cluster.at(leader);
+    let write = rig.ask(add("once"));
+    let mortal = rig.ask(Op::Write(Command::Set {
+        path: KeyPath::new("/mortal"),
+        value: Some("v".into()),
+        lease: Some(Lease::of_seconds(3)),
+    }));
+    cluster.pass(2_000_000);
+    assert_eq!(outcomes(&mut cluster, leader, write), []);
+    cluster.cut.clear();
+    cluster.pass(1_000_000);
+    let next = cluster.leader();
+    assert_ne!(next, leader);
+    for ticket in [write, mortal] {
+        let outcome = cluster.at(leader).answer(ticket);
+        assert!(matches!(outcome, Outcome::Event(_)), "{outcome:?}");
+    }
+    cluster.pass(1_500_000);
+    let has_mortal = |cluster: &mut Cluster| {
+        let outcome = cluster.at(next).done(read("/mortal", false, false));
+        !matches!(outcome, Outcome::Failed(_))
+    };
+    assert!(has_mortal(&mut cluster), "its time began anew");
+    cluster.pass(2_000_000);
+    assert!(!has_mortal(&mut cluster));
+    for id in cluster.ids() {
+        assert_eq!(jobs(&mut cluster, id), 1);
+    }
+}
+
+/// A leader is deposed, and the next one has its entry: the own client's write is answered by it,
+/// and not sent again.
+#[test]
+fn protocol_26_a_write_of_a_deposed_leader_that_the_next_keeps_is_answered() {
+    let (mut cluster, leader, follower, other) = three();
+    let ticket = cluster.at(leader).ask(add("once"));
+    for (to, message) in sent(&mut cluster, leader) {
+        deliver(&mut cluster, leader, to, message);
+    }
+    // The answers of the followers are lost.
+    for id in [follower, other] {
+        sent(&mut cluster, id);
+    }
+    cluster.cut.push(leader);
+    cluster.pass(2_000_000);
+    assert_eq!(outcomes(&mut cluster, leader, ticket), []);
+    cluster.cut.clear();
+    cluster.pass(1_000_000);
+    assert_ne!(cluster.leader(), leader);
+    let outcome = cluster.at(leader).answer(ticket);
+    assert!(matches!(outcome, Outcome::Event(_)), "{outcome:?}");
+    for id in [leader, follower, other] {
+        assert_eq!(jobs(&mut cluster, id), 1);
+    }
 }
 
 /// The next leader has the entry: the write is answered by it, and not sent again.

@@ -90,6 +90,12 @@ impl Raft {
         is_of_term.then_some(known)
     }
 
+    /// Whether the leader of this term was told that its log and this one are the same up to some
+    /// entry. Until then it may turn out to lack the next entries, and send a snapshot.
+    pub fn has_matched_leader(&self) -> bool {
+        self.leader_match.acknowledged > Index(0)
+    }
+
     /// The leader of the current term was heard: this member follows it.
     ///
     /// # Panics

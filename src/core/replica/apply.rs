@@ -56,6 +56,7 @@ impl Replica {
     /// Applies the committed entry after `applied`. Returns its cost.
     fn apply_next(&mut self) -> Applied {
         let index = self.applied.next();
+        self.hold_replaced_writes(index);
         let entry = self.raft.entry(index);
         let entry = entry.expect("a committed entry stays in memory until it is applied");
         let EntryBody::Good(body) = &entry.body else {

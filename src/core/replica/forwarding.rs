@@ -21,8 +21,11 @@
 //!   the next leader with another number.
 //! - A leader that refuses a write as not taken has remembered its number, and takes no copy.
 //!
+//! A former leader does the same with the writes that it has proposed for its own clients and that
+//! another leader's entries have replaced.
+//!
 //! While no leader is known, its process is gone, or it has refused, requests are held for the next
-//! one. A machine that does not lead never passes a forwarded request on. A read changes nothing:
+//! one. So they are until this log has been compared with the leader's. A machine that does not lead never passes a forwarded request on. A read changes nothing:
 //! it is sent again whenever its answer may be lost.
 //!
 //! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
@@ -205,9 +208,13 @@ impl Replica {
         !leads && self.forwards(ticket)
     }
 
-    /// The leader to send to now. `None`: requests are held.
+    /// The leader to send to now. `None`: requests are held. A member that may have to catch up by a
+    /// snapshot sends nothing: it would not learn what has become of its writes.
     fn receiver(&self) -> Option<PeerId> {
         let leader = self.raft.leader()?;
+        if !self.raft.has_matched_leader() {
+            return None;
+        }
         let forwarding = &self.forwarding;
         let term = self.raft.term();
         let refuses = |r: Refusal| r.leader == leader && r.term >= term;
@@ -319,6 +326,30 @@ impl Replica {
         for (ticket, sent) in self.pending.sent_writes() {
             if sent.term < term {
                 self.hold(ticket);
+            }
+        }
+    }
+
+    /// The committed entry at `index` is about to be applied. If its term is the first of a later
+    /// leader, the writes that this member has proposed before for its own clients, and not applied,
+    /// will never be committed, by the argument above. If it forwards, they go to the next leader.
+    pub(super) fn hold_replaced_writes(&mut self, index: Index) {
+        let term = self.raft.entry(index).map(|entry| entry.term);
+        let Some(term) = term.filter(|term| *term > self.forwarding.applied_term) else {
+            return;
+        };
+        for write in self.pending.writes_before(term) {
+            if !self.forwards(write.ticket) {
+                continue;
+            }
+            let command = self.proposed.remove(write.index, write.term);
+            if let Some(mut command) = command
+                && let Some(due_us) = self.pending.take_proposal(write.ticket)
+            {
+                if let Some(lease) = command.lease_mut() {
+                    lease.give_back();
+                }
+                self.forward(write.ticket, Op::Write(command), due_us);
             }
         }
     }

@@ -39,6 +39,8 @@ pub enum Waiting {
         index: Index,
         /// The term in which it was appended.
         term: Term,
+        /// The deadline in microseconds of the monotonic clock.
+        due_us: u64,
     },
     /// For raft to accept a change of membership: it takes one at a time.
     MemberChange(Box<MemberChange>),
@@ -226,7 +228,7 @@ impl Pending {
             self.timers.cancel(timer);
         }
         match &entry.waiting {
-            Waiting::Proposal { index, term } => self.remove_proposal(*index, *term),
+            Waiting::Proposal { index, term, .. } => self.remove_proposal(*index, *term),
             Waiting::MemberChange(_) => self.member_changes.retain(|other| *other != ticket),
             Waiting::Read { id, .. } => {
                 self.reads.remove(id);
@@ -315,7 +317,11 @@ impl Pending {
     /// A ticket waits for its entry to be applied.
     pub fn add_proposal(&mut self, due_us: u64, proposal: Proposal) {
         let Proposal { index, term, .. } = proposal;
-        let waiting = Waiting::Proposal { index, term };
+        let waiting = Waiting::Proposal {
+            index,
+            term,
+            due_us,
+        };
         self.add(proposal.ticket, Some(due_us), waiting);
         self.insert_proposal(proposal);
     }
@@ -337,6 +343,23 @@ impl Pending {
     pub fn proposed_through(&self, index: Index) -> Vec<Ticket> {
         let through = self.proposals.iter().take_while(|p| p.index <= index);
         through.map(|proposal| proposal.ticket).collect()
+    }
+
+    /// The proposed writes of terms before `term`, in the order of the log.
+    pub fn writes_before(&self, term: Term) -> Vec<Proposal> {
+        let is_wanted = |p: &&Proposal| p.purpose == Purpose::Write && p.term < term;
+        self.proposals.iter().filter(is_wanted).copied().collect()
+    }
+
+    /// Takes the row of a proposal. Returns its deadline in microseconds of the monotonic clock;
+    /// `None` if the ticket does not belong to one.
+    pub fn take_proposal(&mut self, ticket: Ticket) -> Option<u64> {
+        let Some(Waiting::Proposal { due_us, .. }) = self.get(ticket) else {
+            return None;
+        };
+        let due_us = *due_us;
+        self.take(ticket);
+        Some(due_us)
     }
 
     fn insert_proposal(&mut self, proposal: Proposal) {

@@ -68,6 +68,15 @@ impl ProposedCommands {
         }
     }
 
+    /// Takes the command that was appended at `index` in `term`, if it is still kept. The others stay.
+    pub fn remove(&mut self, index: Index, term: Term) -> Option<Command> {
+        let found = self.queue.binary_search_by_key(&index, |kept| kept.index);
+        let place = found.ok().filter(|at| self.queue[*at].term == term)?;
+        let removed = self.queue.remove(place)?;
+        self.growth -= removed.growth;
+        Some(removed.command)
+    }
+
     /// Takes the command of the entry at `index` if it was proposed here in `term`. Drops the
     /// commands up to `index`: they are applied, or were never committed.
     pub fn take(&mut self, index: Index, term: Term) -> Option<Command> {
@@ -101,6 +110,9 @@ mod tests {
         proposed.add(Index(5), Term(1), sync(5), 10);
         proposed.add(Index(7), Term(1), sync(7), 10);
         assert_eq!(proposed.growth(), 30);
+        assert_eq!(proposed.remove(Index(4), Term(2)), None);
+        assert_eq!(proposed.remove(Index(4), Term(1)), Some(sync(4)));
+        assert_eq!(proposed.growth(), 20);
         assert_eq!(proposed.take(Index(3), Term(1)), None);
         assert_eq!(proposed.take(Index(5), Term(1)), Some(sync(5)));
         assert_eq!(proposed.take(Index(5), Term(1)), None);
