@@ -26,6 +26,7 @@ mod clients;
 mod conn;
 mod connect;
 mod deadlines;
+mod deep_writes;
 mod deliveries;
 mod descriptors;
 mod dispatcher;

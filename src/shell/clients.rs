@@ -9,6 +9,7 @@
 use super::buffers::{BUFFER_BYTES, Budget, Buffers};
 use super::conn::Conn;
 use super::deadlines::{CLOSE_BYTES_MIN, CLOSED_BYTES_A_TURN_MAX, OUT_HIGH_WATER_BYTES, Timeouts};
+use super::deep_writes::{DeepWrites, LogProgress};
 use super::deliveries::{Deliveries, PartialDelivery, TurnShare};
 use super::descriptors::ConnectionsMax;
 use super::dispatcher::{Dispatcher, SERIAL_BITS, UpgradeRequest, context, follow};
@@ -71,6 +72,8 @@ pub struct Clients {
     /// The events that have not reached all of their watchers.
     deliveries: Deliveries,
 
+    deep_writes: DeepWrites,
+
     /// The connections that came in on the peer port. They are few: the port has a small reserve of
     /// descriptors.
     peer_port_conns: Vec<SlotId>,
@@ -113,6 +116,7 @@ impl Clients {
             cancelled: Vec::new(),
             resumed: Vec::new(),
             deliveries: Deliveries::default(),
+            deep_writes: DeepWrites::default(),
             peer_port_conns: Vec::new(),
             settings,
             meters: Meters::new(bounds),
@@ -191,7 +195,7 @@ impl Clients {
     /// Phase 2: reads from the ready connections that have room for input, up to a bound. A new
     /// request is read in any case.
     pub fn fill(&mut self) {
-        self.turn = TurnBudget::default();
+        self.turn = self.turn.next();
         for place in 0..self.conns.ready_len() {
             let lane = Lane::of(self.conns.is_carried(place));
             let Some(conn) = self.conns.ready_at(place) else {
@@ -235,6 +239,7 @@ impl Clients {
             proxied: &mut self.proxied,
             budget: &mut self.turn,
             holds_writes: self.deliveries.are_late(),
+            deep_writes: &mut self.deep_writes,
             shared: self.budget.shared(),
             meters: &mut self.meters,
             status,
@@ -248,6 +253,11 @@ impl Clients {
                 self.conns.defer(place);
             }
         }
+    }
+
+    /// Whether a long request was started in this turn.
+    pub fn has_started_long(&self) -> bool {
+        self.turn.has_started_long()
     }
 
     /// The counters for `/metrics`.
@@ -486,7 +496,27 @@ impl Clients {
             }
         }
         self.enforce_budget(now);
+        self.resume_deep_write(machine);
         has_input
+    }
+
+    /// If no write to a deep path is under way, lists the connection whose deep write is next.
+    fn resume_deep_write(&mut self, machine: &Machine) {
+        let conns = &mut self.conns;
+        let is_in_flight = |ticket| {
+            let id = conn_of(conns, ticket);
+            let conn = id.and_then(|id| conns.get_mut(id));
+            conn.is_some_and(|conn| conn.waits_for(ticket))
+        };
+        let log = LogProgress::of(machine);
+        if !self.deep_writes.may_resume(log, is_in_flight) {
+            return;
+        }
+        while let Some(id) = self.deep_writes.take_next() {
+            if let Some(conn) = self.conns.wake(id) {
+                return conn.resume();
+            }
+        }
     }
 
     /// Enforces the memory budget. Above it, the slowest clients are closed, and reading pauses if
@@ -556,9 +586,14 @@ impl Clients {
     }
 }
 
+/// The connection in the slot of this ticket, whichever request it has in flight.
+fn conn_of(conns: &Pool<Conn>, ticket: Ticket) -> Option<SlotId> {
+    conns.id_at((ticket.0 >> SERIAL_BITS) as usize)
+}
+
 /// The connection whose request in flight has this ticket. Lists it as ready.
 fn wake_for_ticket(conns: &mut Pool<Conn>, ticket: Ticket) -> Option<&mut Conn> {
-    let id = conns.id_at((ticket.0 >> SERIAL_BITS) as usize)?;
+    let id = conn_of(conns, ticket)?;
     if !conns.get_mut(id)?.waits_for(ticket) {
         return None;
     }

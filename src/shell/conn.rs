@@ -95,6 +95,9 @@ pub struct Conn {
     /// The parser has seen all input and found no complete request. Cleared when bytes arrive.
     needs_input: bool,
 
+    /// The next request waits until `resume` is called.
+    is_held: bool,
+
     /// A watch has been in flight, so the kernel's send buffer is bounded. It stays so.
     has_watched: bool,
 
@@ -116,6 +119,7 @@ impl Conn {
             active: None,
             stage: ConnStage::Open,
             needs_input: true,
+            is_held: false,
             has_watched: false,
             counted_bytes: 0,
             deadline: ConnDeadline::new(now_us),
@@ -274,7 +278,8 @@ impl Conn {
     /// How long the connection has waited for a complete request, in microseconds; `None` while one
     /// is in flight or output is unread.
     pub fn idle_us(&self, now_us: u64) -> Option<u64> {
-        let is_idle = self.active.is_none() && self.socket.output().is_empty();
+        let is_free = self.active.is_none() && !self.is_held;
+        let is_idle = is_free && self.socket.output().is_empty();
         is_idle.then(|| self.deadline.waited_us(now_us))
     }
 
@@ -283,6 +288,7 @@ impl Conn {
         self.stage == ConnStage::Open
             && self.active.is_none()
             && !self.needs_input
+            && !self.is_held
             && self.out_bytes() < deadlines::OUT_HIGH_WATER_BYTES
     }
 
@@ -300,6 +306,17 @@ impl Conn {
     /// Leaves the request that `next` returned to a later turn.
     pub fn leave(&mut self) {
         self.parser.reset();
+    }
+
+    /// Leaves the request that `next` returned until `resume` is called.
+    pub fn leave_until_resumed(&mut self) {
+        self.leave();
+        self.is_held = true;
+    }
+
+    /// The counterpart of `leave_until_resumed`.
+    pub fn resume(&mut self) {
+        self.is_held = false;
     }
 
     /// The bytes that were read and belong to no request in flight.

@@ -5,6 +5,7 @@
 //! see `Clients::answer`. Start with `Dispatcher::serve`.
 use super::buffers::Buffers;
 use super::conn::Conn;
+use super::deep_writes::{DeepWrites, LogProgress, is_deep_write};
 use super::logger;
 use super::meters::Meters;
 use super::output::SharedTotal;
@@ -93,6 +94,8 @@ pub struct Dispatcher<'a, 'c> {
     /// No write starts in this turn: its event would come on top of many that have not reached
     /// their watchers.
     pub holds_writes: bool,
+    /// The writes to deep paths.
+    pub deep_writes: &'a mut DeepWrites,
     /// The counter of the values that answers share with the store.
     pub shared: &'a SharedTotal,
     /// The counters for `/metrics`.
@@ -118,6 +121,9 @@ impl Dispatcher<'_, '_> {
     /// later. Returns false if a bound of this turn leaves some of them to a later turn.
     pub fn serve(&mut self, conn: &mut Conn, lane: Lane) -> bool {
         if self.holds_writes && conn.port() == Port::Client && conn.may_start_write() {
+            return false;
+        }
+        if !self.budget.may_start(conn.input_bytes()) {
             return false;
         }
         if conn.wants_more() {
@@ -196,12 +202,12 @@ impl Dispatcher<'_, '_> {
         let method = request.method;
         let routed = api::route(port, &request, &context);
         let kind = counted_kind(port, method, &request.path, &routed);
-        let is_listing = matches!(&routed, Routed::ToMachine { op, .. } if is_listing(op));
-        if is_listing && self.budget.listings.is_spent(lane) {
-            conn.leave();
-            return Served::LeftOut;
-        }
         let cost = cost_of(method, &request.path, consumed);
+        if let Routed::ToMachine { op, .. } = &routed
+            && let Some(left) = self.maybe_leave(conn, op, lane)
+        {
+            return left;
+        }
         self.consume(conn, consumed, cost, lane);
         let is_watch = match &routed {
             Routed::ToMachine { op, .. } => waits_for_events(op),
@@ -212,6 +218,21 @@ impl Dispatcher<'_, '_> {
             self.meters.requests_mut().on_received(method);
         }
         self.start_routed(conn, routed, kind, response_mode, lane)
+    }
+
+    /// Leaves a listing to a later turn if the share of listings is spent, and a write to a deep path
+    /// until the last one is applied.
+    fn maybe_leave(&mut self, conn: &mut Conn, op: &Op, lane: Lane) -> Option<Served> {
+        if is_listing(op) && self.budget.listings.is_spent(lane) {
+            conn.leave();
+            return Some(Served::LeftOut);
+        }
+        if is_deep_write(op) && !self.deep_writes.may_start() {
+            conn.leave_until_resumed();
+            self.deep_writes.wait(conn.id());
+            return Some(Served::Idle);
+        }
+        None
     }
 
     /// Starts a request that was routed.
@@ -259,6 +280,7 @@ impl Dispatcher<'_, '_> {
     /// `TurnBudget::requests`.
     fn consume(&mut self, conn: &mut Conn, bytes: usize, cost: usize, lane: Lane) {
         conn.consume(bytes);
+        self.budget.on_started(bytes);
         let cost = cost.max(REQUEST_BYTES_MIN);
         self.budget.requests.spend(lane, cost);
     }
@@ -345,7 +367,13 @@ impl Dispatcher<'_, '_> {
             if is_listing(&op) {
                 return self.list(lane, ticket, op, LISTING_BYTES_MIN);
             }
-            return self.machine.on_request(now, ticket, op);
+            let is_deep = is_deep_write(&op);
+            self.machine.on_request(now, ticket, op);
+            if is_deep {
+                let log = LogProgress::of(self.machine);
+                self.deep_writes.on_started(ticket, log);
+            }
+            return;
         };
         let at = self.machine.indexes();
         let answer = Answer {

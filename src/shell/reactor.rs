@@ -51,8 +51,9 @@ const CLIENT_PORT: Token = Token(usize::MAX - 1);
 const PEER_PORT: Token = Token(usize::MAX - 2);
 /// The threads beside the loop: the resolver's, that of the log, and that of the snapshot files.
 const THREADS: Token = Token(usize::MAX - 3);
-/// Most events taken from the poll in one turn. Further ones are taken in the next turn.
-const EVENTS_A_TURN: usize = 256;
+/// Most events taken from the poll in one turn. Further ones are taken in the next turn. As many new
+/// watchers take up to 4 ms, most of it for the first use of memory for their buffers.
+const EVENTS_A_TURN: usize = 128;
 /// How long the loop runs on after a stop signal for the requests under way, in microseconds.
 const STOP_US_MAX: u64 = 1_000_000;
 /// Most turns in a row in which unread bytes of peers hold the machine's timers back.
@@ -507,7 +508,7 @@ impl Reactor {
     /// sync. A leader's appends leave before its own sync, so that its disk and the disks of its
     /// followers work at the same time.
     fn replicate(&mut self) {
-        self.advance_machine();
+        self.maybe_advance_machine();
         self.links.flush();
         self.calls.flush();
     }
@@ -523,7 +524,7 @@ impl Reactor {
 
     /// Phase 8: renders answers and events to the output buffers of the clients.
     fn respond(&mut self) {
-        self.phase("advance", Reactor::advance_machine);
+        self.phase("advance", Reactor::maybe_advance_machine);
         let (outputs, machine) = (&mut self.outputs, &mut self.machine);
         self.storage.on_answers(outputs.answers.len(), self.now);
         self.clients
@@ -555,6 +556,15 @@ impl Reactor {
     fn count_sync(&mut self) {
         if let Some(took_us) = self.storage.take_sync_us() {
             self.clients.meters_mut().on_sync(took_us);
+        }
+    }
+
+    /// As `advance_machine`, but a turn that has decoded a long request leaves it to the next one.
+    fn maybe_advance_machine(&mut self) {
+        if self.clients.has_started_long() {
+            self.needs_advance = true;
+        } else {
+            self.advance_machine();
         }
     }
 

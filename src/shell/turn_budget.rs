@@ -22,6 +22,9 @@ const FILE_BYTES: usize = 64 * 1024;
 /// The bytes of listed nodes that a turn answers with, for each lane: one page, or several short
 /// listings.
 const LIST_BYTES: usize = 64 * 1024;
+/// A longer request is decoded in a turn of its own, and replicated in the next one: each takes some
+/// milliseconds.
+const LONG_REQUEST_BYTES: usize = 256 * 1024;
 /// TLS handshakes that go on in a turn, for each lane. A signature takes up to half a millisecond.
 const HANDSHAKES: usize = 2;
 
@@ -108,6 +111,18 @@ impl Share {
     }
 }
 
+/// Whether a turn may start a long request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum LongRequests {
+    /// It may start one.
+    #[default]
+    Free,
+    /// It has started one.
+    Started,
+    /// The last turn has started one, which this turn replicates.
+    Closed,
+}
+
 /// The work that is left for this turn.
 #[derive(Clone, Copy, Debug)]
 pub struct TurnBudget {
@@ -123,6 +138,7 @@ pub struct TurnBudget {
     pub listings: Share,
     /// TLS handshakes to go on with.
     pub handshakes: Share,
+    long: LongRequests,
 }
 
 impl Default for TurnBudget {
@@ -135,7 +151,39 @@ impl Default for TurnBudget {
             files: Share::new(FILE_BYTES),
             listings: Share::new(LIST_BYTES),
             handshakes: Share::new(HANDSHAKES),
+            long: LongRequests::Free,
         }
+    }
+}
+
+impl TurnBudget {
+    /// The budget of the turn after this one.
+    pub fn next(self) -> TurnBudget {
+        let long = match self.long {
+            LongRequests::Started => LongRequests::Closed,
+            LongRequests::Free | LongRequests::Closed => LongRequests::Free,
+        };
+        TurnBudget {
+            long,
+            ..TurnBudget::default()
+        }
+    }
+
+    /// Whether a request of `bytes` bytes may start, as far as long ones are concerned.
+    pub fn may_start(&self, bytes: usize) -> bool {
+        bytes <= LONG_REQUEST_BYTES || self.long == LongRequests::Free
+    }
+
+    /// A request of `bytes` bytes starts.
+    pub fn on_started(&mut self, bytes: usize) {
+        if bytes > LONG_REQUEST_BYTES {
+            self.long = LongRequests::Started;
+        }
+    }
+
+    /// Whether this turn has started a long request.
+    pub fn has_started_long(&self) -> bool {
+        self.long == LongRequests::Started
     }
 }
 
@@ -173,6 +221,20 @@ mod tests {
         assert!(is_small_request(&request("/v2/keys/a/b")));
         assert!(!is_small_request(&request(&deep)));
         assert!(!is_small_request(&request(&deep.replace('/', "%2F"))));
+    }
+
+    /// Even if many wait, every other turn replicates.
+    #[test]
+    fn a_turn_starts_one_long_request_and_the_next_one_none() {
+        let mut budget = TurnBudget::default();
+        budget.on_started(LONG_REQUEST_BYTES);
+        assert!(budget.may_start(LONG_REQUEST_BYTES + 1));
+        budget.on_started(LONG_REQUEST_BYTES + 1);
+        assert!(budget.has_started_long() && !budget.may_start(LONG_REQUEST_BYTES + 1));
+        assert!(budget.may_start(LONG_REQUEST_BYTES));
+        let next = budget.next();
+        assert!(!next.has_started_long() && !next.may_start(LONG_REQUEST_BYTES + 1));
+        assert!(next.next().may_start(LONG_REQUEST_BYTES + 1));
     }
 
     #[test]

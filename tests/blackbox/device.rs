@@ -1,15 +1,15 @@
 //! A device with 32 MB of memory: it runs, starts again, and refuses what does not fit.
 //!
 //! The kernel counts the peaks (`VmHWM`), so a moment that a sample would miss counts too.
-use crate::powercut::Image;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tern_support::alone::alone;
-use tern_support::cgroup::MemoryLimit;
+use tern_support::cgroup::{Cgroup, Limit};
 use tern_support::client::{Conn, until};
+use tern_support::image::Image;
 use tern_support::server::{Server, Syncs};
 use tern_support::skip::{Need, lacks};
 use tern_support::usage::{disk_bytes, memory_bytes};
@@ -159,8 +159,8 @@ fn a_limit_of_the_kernel_is_kept() {
     }
     let _alone = alone();
     let home = tempfile::tempdir().expect("a folder");
-    let disk = Image::create_as("ext4", home.path(), 80);
-    let group = MemoryLimit::new(DEVICE_BYTES).expect("it was made before");
+    let disk = Image::create("ext4", home.path(), 80);
+    let group = Cgroup::new(&[Limit::Memory(DEVICE_BYTES)]).expect("it was made before");
     let mut server = Server::prepare(&[]);
     server.before = Some(group.join());
     server.run_on(&disk.data_dir());

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
-use tern_support::client::{Conn, request, until};
+use tern_support::client::{Conn, form, request, until};
 use tern_support::server::Server;
 use tern_support::usage::memory_bytes;
 
@@ -287,4 +287,33 @@ fn many_events_for_many_watchers() {
             assert_eq!(event["node"]["value"], number.to_string());
         }
     }
+}
+
+/// Writes to deep paths take turns: each is carried out, also after those of clients that have gone.
+#[test]
+fn deep_writes() {
+    let server = Server::start(&[]);
+    let below = "/d".repeat(1_000);
+    let ask = |number: usize| {
+        let mut conn = Conn::open(server.client_at());
+        let key = format!("/v2/keys/new/{number}{below}/v");
+        conn.send(&form("PUT", &key, "value=1"));
+        conn
+    };
+    for _ in 0..5 {
+        let mut conns: Vec<Conn> = (0..32).map(ask).collect();
+        let small = server.client("PUT", "/v2/keys/small", "value=1");
+        assert!(small.status() < 300);
+        conns.truncate(16);
+        for mut conn in conns {
+            let answer = conn.answer();
+            assert!(answer.status() < 300, "{}", answer.text());
+        }
+    }
+    // So are the writes of the clients that have gone.
+    until("all are there", || {
+        let answer = server.client("GET", "/v2/keys/new", "");
+        let nodes = answer.json()["node"]["nodes"].as_array().map(Vec::len);
+        (nodes == Some(32)).then_some(())
+    });
 }

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tern_support::alone::alone;
 use tern_support::client::{Conn, until};
+use tern_support::image::Image;
 use tern_support::server::{Server, Syncs};
 use tern_support::skip::{Need, lacks};
 
@@ -39,50 +40,12 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A file system in a file, mounted as long as this lives.
-pub struct Image {
-    file: PathBuf,
-    mounted: PathBuf,
-}
-
-impl Image {
-    /// A new image below `home`, with the file system under test.
-    fn create(home: &Path) -> Image {
-        match file_system() {
-            "xfs" => Image::create_as("xfs", home, 320),
-            "btrfs" => Image::create_as("btrfs", home, 160),
-            kind => Image::create_as(kind, home, 48),
-        }
-    }
-
-    /// A new one of this kind and size.
-    pub fn create_as(kind: &str, home: &Path, mib: u64) -> Image {
-        let file = home.join("image");
-        let made = std::fs::File::create(&file).expect("a file");
-        made.set_len(mib << 20).expect("room");
-        run(&format!("mkfs.{kind}"), &["-q", &text(&file)]);
-        Image::mount(file)
-    }
-
-    fn mount(file: PathBuf) -> Image {
-        let mounted = file.with_extension("mounted");
-        std::fs::create_dir_all(&mounted).expect("a directory");
-        run("mount", &["-o", "loop", &text(&file), &text(&mounted)]);
-        Image { file, mounted }
-    }
-
-    /// A data directory in it.
-    pub fn data_dir(&self) -> PathBuf {
-        self.mounted.join("data")
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        let output = Command::new("umount").arg(&self.mounted).output();
-        let is_done = output.is_ok_and(|output| output.status.success());
-        let what = self.mounted.display();
-        assert!(is_done || std::thread::panicking(), "{what} stays mounted");
+/// A new image below `home`, with the file system under test.
+fn image(home: &Path) -> Image {
+    match file_system() {
+        "xfs" => Image::create("xfs", home, 320),
+        "btrfs" => Image::create("btrfs", home, 160),
+        kind => Image::create(kind, home, 48),
     }
 }
 
@@ -132,8 +95,8 @@ fn cut(server: &Server, image: &Image, acked: &Mutex<Acked>, number: usize) -> C
         (state.starts_with('T') || state.starts_with('t')).then_some(())
     });
     let acked = acked.lock().expect("no thread panics").clone();
-    let copy = image.file.with_file_name(format!("copy{number}"));
-    let args = ["--sparse=always", &text(&image.file), &text(&copy)];
+    let copy = image.file().with_file_name(format!("copy{number}"));
+    let args = ["--sparse=always", &text(image.file()), &text(&copy)];
     run("cp", &args);
     server.signal(Signal::CONT);
     Cut { copy, acked }
@@ -167,14 +130,14 @@ impl Cut {
             .filter(|(key, number)| !has(key, **number));
         let missing = missing.count();
         drop(server);
-        std::fs::remove_file(&disk.file).expect("the copy");
+        std::fs::remove_file(disk.file()).expect("the copy");
         missing
     }
 }
 
 /// Runs a loaded server and cuts its power so many times.
 fn batch(home: &Path, count: usize, syncs: Syncs) -> Vec<Cut> {
-    let image = Image::create(home);
+    let image = image(home);
     let mut server = Server::prepare(&ARGS);
     server.syncs = syncs;
     server.run_on(&image.data_dir());

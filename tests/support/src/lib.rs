@@ -10,7 +10,8 @@
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
 //!   it, through power cuts, errors and lack of room.
 //! - `survey` answers what members without a shell ask each other about their place.
-//! - `usage` reads the memory and the disk that a process uses.
+//! - `usage` reads the memory and the disk that a process uses, `cgroup` limits what it may take, and
+//!   `image` is a disk of its own.
 //! - `rng` has random numbers that a seed decides.
 //! - `mutations` are planted faults as changes of the program's text.
 //! - The harness: `alone` keeps heavy tests from stalling one another, `skip` ends a test that this
@@ -25,6 +26,7 @@ pub mod durable;
 #[cfg(feature = "core")]
 pub mod durable_disk;
 pub mod fleet;
+pub mod image;
 pub mod line;
 pub mod linear;
 pub mod lossy;

@@ -10,7 +10,7 @@
 //!
 //! The skip is reported in a line on stderr, which the harness does not capture, and kept in
 //! `target/skipped.txt`. With `TERN_TESTS=all` in the environment a skip is a failure.
-use crate::cgroup::MemoryLimit;
+use crate::cgroup::{Cgroup, Limit};
 use crate::{folder, test_name};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -50,7 +50,7 @@ impl Need {
                 (!succeeds("strace", &traced)).then(|| "strace that can trace a child".into())
             }
             Need::Program(name) => (!is_installed(name)).then(|| format!("the program {name}")),
-            Need::MemoryLimit => match MemoryLimit::new(1 << 20) {
+            Need::MemoryLimit => match Cgroup::new(&[Limit::Memory(1 << 20)]) {
                 Some(_) => None,
                 None => Some("a cgroup with a limit of memory, which this user may make".into()),
             },
