@@ -50,6 +50,26 @@ pub enum SnapshotFileStep {
     DropReceived,
 }
 
+impl SnapshotFileStep {
+    /// Whether it syncs for certain. An appended chunk is synced with others.
+    pub fn syncs(&self) -> bool {
+        matches!(self, SnapshotFileStep::Finish | SnapshotFileStep::Receive(_))
+    }
+
+    /// The length of the chunk that it appends, in bytes.
+    pub fn chunk_bytes(&self) -> usize {
+        match self {
+            SnapshotFileStep::Append(chunk) => chunk.len(),
+            _ => 0,
+        }
+    }
+
+    /// Whether it reads a piece for this peer.
+    pub fn reads_for(&self, peer: PeerId) -> bool {
+        matches!(self, SnapshotFileStep::Read { to, .. } if *to == peer)
+    }
+}
+
 /// A piece of the leader's snapshot.
 pub struct SnapshotPiece {
     /// The snapshot's head.

@@ -14,12 +14,13 @@
 //! the loop frees it later, so its memory is that of the loop's thread.
 //!
 //! What waits is bounded by the core, which follows the reports: `SnapshotIn::Written` bounds the
-//! chunks of an own snapshot, one report for each piece bounds those of a leader's snapshot, and a
-//! peer asks for one piece at a time.
+//! chunks of an own snapshot, and one report for each piece bounds those of a leader's snapshot. Of
+//! the pieces that are to be read for a peer only the last one waits: the core asks again if the peer
+//! does not confirm a piece in time.
 //!
 //! Start with [`Snapshots::take_order`], then [`Snapshots::start_task`].
 use super::DiskFailure;
-use super::files::DataDir;
+use super::files::{DataDir, UNSYNCED_BYTES_MAX};
 use super::snapfile::{self, SnapshotParser, Unusable};
 use super::snapshot_files::{
     SnapshotFileStep, SnapshotFiles, SnapshotPiece, SnapshotTask, incoming_path,
@@ -117,7 +118,11 @@ impl<F: FileSystem> Snapshots<F> {
             }
             SnapshotOut::Finish => SnapshotFileStep::Finish,
             SnapshotOut::Abandon => SnapshotFileStep::Abandon,
-            SnapshotOut::Read { to, index, offset } => SnapshotFileStep::Read { to, index, offset },
+            SnapshotOut::Read { to, index, offset } => {
+                // While a task takes long, the core asks again.
+                self.waiting.retain(|step| !step.reads_for(to));
+                SnapshotFileStep::Read { to, index, offset }
+            }
             SnapshotOut::Receive {
                 meta,
                 offset,
@@ -181,15 +186,25 @@ impl<F: FileSystem> Snapshots<F> {
         }
     }
 
-    /// Makes a task of all steps that wait. `None` if none does, and while another task is under
+    /// Makes a task of the steps that wait, up to the first one that syncs for certain and at most
+    /// `UNSYNCED_BYTES_MAX` bytes of chunks and one more: the loop may wait for the task, and meets
+    /// its peers only between two tasks. `None` if no step waits, and while another task is under
     /// way.
     pub fn start_task(&mut self) -> Option<SnapshotTask<F>> {
         if self.waiting.is_empty() {
             return None;
         }
         let files = self.files.take()?;
-        self.waiting_bytes = 0;
-        Some(SnapshotTask::new(files, std::mem::take(&mut self.waiting)))
+        let mut bytes = 0;
+        let ends = |step: &SnapshotFileStep| {
+            bytes += step.chunk_bytes();
+            step.syncs() || bytes >= UNSYNCED_BYTES_MAX
+        };
+        let end = self.waiting.iter().position(ends);
+        let end = end.map_or(self.waiting.len(), |last| last + 1);
+        let steps = self.waiting.drain(..end).collect();
+        self.waiting_bytes -= bytes as u64;
+        Some(SnapshotTask::new(files, steps))
     }
 
     /// Takes back a task that has run.
