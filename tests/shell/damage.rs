@@ -13,6 +13,8 @@ use tern::core::machine::{Machine, Recovered};
 use tern::core::raft::{EntryBody, Index, Term};
 use tern::core::timer::Now;
 use tern::shell::disk::Disk;
+use tern_support::rng::Rng;
+use tern_support::sim_fs::{Fault, SimFs};
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,4 +317,17 @@ fn every_file_damaged_in_every_way() {
     for label in REASONS.iter().chain(&["whole", "repairable", "refused"]) {
         assert!(counts.contains_key(label), "no case: {label}");
     }
+}
+
+/// Each call of a start fails once. One of them is that which tries the folder for snapshots.
+#[test]
+fn a_snapshot_folder_that_cannot_be_written_is_named_at_the_start() {
+    let config = config_of(Path::new("/data"));
+    let refusals = (1..20).filter_map(|at| {
+        let fs = SimFs::new(Rng::new(5));
+        fs.plan(at, Fault::Fail);
+        Disk::open_on(fs, &config, false).err()
+    });
+    let text = "cannot write to the folder /data/snapshot: ";
+    assert_eq!(refusals.filter(|refusal| refusal.contains(text)).count(), 2);
 }

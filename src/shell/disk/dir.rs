@@ -13,6 +13,10 @@ const ETCD_FILES: [&str; 2] = ["log", "conf"];
 /// Folders in a data directory of etcd 2.0 and later.
 const ETCD_FOLDERS: [&str; 2] = ["member", "proxy"];
 
+/// A file that is made and removed at once. If a crash leaves it, the next start removes it as an
+/// unfinished snapshot.
+const PROBE: &str = "probe.tmp";
+
 /// Makes the directory with its parents, and the folder for snapshots in it, durably.
 ///
 /// # Errors
@@ -26,6 +30,25 @@ pub fn create<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
             snapshots.display()
         )
     })
+}
+
+/// Refuses a folder for snapshots in which no file can be made: the first snapshot would end the
+/// process, perhaps weeks later. A full disk is no reason; it may have room by then.
+///
+/// # Errors
+///
+/// No file can be made there.
+pub fn refuse_unwritable<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
+    let folder = snapfile::folder(data_dir);
+    let probe = folder.join(PROBE);
+    let fs = data_dir.fs();
+    match fs.create(&probe).and_then(|_| fs.unlink(&probe)) {
+        Err(e) if !files::is_full(&e) => Err(format!(
+            "cannot write to the folder {}: {e}. The user that runs tern must own it",
+            folder.display()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a directory that etcd has written.

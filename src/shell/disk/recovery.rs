@@ -183,11 +183,13 @@ fn report_torn_tail(log: &wal::Recovered) {
 /// Makes the directory, wipes it or refuses it.
 fn prepare<F: FileSystem>(data_dir: &DataDir<F>, config: &Config) -> Result<(), String> {
     dir::create(data_dir)?;
-    if !config.force {
-        return dir::refuse_foreign(data_dir);
+    if config.force {
+        dir::wipe(data_dir)?;
+        dir::create(data_dir)?;
+    } else {
+        dir::refuse_foreign(data_dir)?;
     }
-    dir::wipe(data_dir)?;
-    dir::create(data_dir)
+    dir::refuse_unwritable(data_dir)
 }
 
 fn known_peers(record: &StandbyRecord) -> Vec<Box<str>> {
