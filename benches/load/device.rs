@@ -40,8 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A machine within the limits of a device.
 struct Device {
-    server: Server,
+    /// Before `server`, in whose folder it is: it must be unmounted before the folder is removed.
     disk: Image,
+    server: Server,
     _group: Cgroup,
 }
 
@@ -52,8 +53,8 @@ impl Device {
         server.before = Some(group.join());
         let disk = Image::create("ext4", server.home.path(), DISK_MIB);
         Device {
-            server,
             disk,
+            server,
             _group: group,
         }
     }

@@ -53,7 +53,10 @@ pub enum SnapshotFileStep {
 impl SnapshotFileStep {
     /// Whether it syncs for certain. An appended chunk is synced with others.
     pub fn syncs(&self) -> bool {
-        matches!(self, SnapshotFileStep::Finish | SnapshotFileStep::Receive(_))
+        matches!(
+            self,
+            SnapshotFileStep::Finish | SnapshotFileStep::Receive(_)
+        )
     }
 
     /// The length of the chunk that it appends, in bytes.
