@@ -164,13 +164,17 @@ impl<T> TimerWheel<T> {
         }
     }
 
+    /// The deadline of a timer, in microseconds; `None` if it has fired or was cancelled.
+    pub fn deadline(&self, handle: TimerHandle) -> Option<u64> {
+        let entry = self.entries.get(handle.place.index())?;
+        let is_scheduled = entry.generation == handle.generation && entry.payload.is_some();
+        is_scheduled.then_some(entry.deadline_us)
+    }
+
     /// Cancels a timer and returns its payload; `None` if it has fired or was cancelled before.
     pub fn cancel(&mut self, handle: TimerHandle) -> Option<T> {
-        let entry = self.entries.get(handle.place.index())?;
-        if entry.generation != handle.generation || entry.payload.is_none() {
-            return None;
-        }
-        self.is_stale |= self.earliest_us == Some(entry.deadline_us);
+        let deadline_us = self.deadline(handle)?;
+        self.is_stale |= self.earliest_us == Some(deadline_us);
         self.unlink(handle.place);
         self.release(handle.place)
     }

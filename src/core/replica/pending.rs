@@ -39,8 +39,6 @@ pub enum Waiting {
         index: Index,
         /// The term in which it was appended.
         term: Term,
-        /// The deadline in microseconds of the monotonic clock.
-        due_us: u64,
     },
     /// For raft to accept a change of membership: it takes one at a time.
     MemberChange(Box<MemberChange>),
@@ -228,7 +226,7 @@ impl Pending {
             self.timers.cancel(timer);
         }
         match &entry.waiting {
-            Waiting::Proposal { index, term, .. } => self.remove_proposal(*index, *term),
+            Waiting::Proposal { index, term } => self.remove_proposal(*index, *term),
             Waiting::MemberChange(_) => self.member_changes.retain(|other| *other != ticket),
             Waiting::Read { id, .. } => {
                 self.reads.remove(id);
@@ -317,11 +315,7 @@ impl Pending {
     /// A ticket waits for its entry to be applied.
     pub fn add_proposal(&mut self, due_us: u64, proposal: Proposal) {
         let Proposal { index, term, .. } = proposal;
-        let waiting = Waiting::Proposal {
-            index,
-            term,
-            due_us,
-        };
+        let waiting = Waiting::Proposal { index, term };
         self.add(proposal.ticket, Some(due_us), waiting);
         self.insert_proposal(proposal);
     }
@@ -354,10 +348,11 @@ impl Pending {
     /// Takes the row of a proposal. Returns its deadline in microseconds of the monotonic clock;
     /// `None` if the ticket does not belong to one.
     pub fn take_proposal(&mut self, ticket: Ticket) -> Option<u64> {
-        let Some(Waiting::Proposal { due_us, .. }) = self.get(ticket) else {
+        let entry = self.entries.get(&ticket)?;
+        let Waiting::Proposal { .. } = entry.waiting else {
             return None;
         };
-        let due_us = *due_us;
+        let due_us = self.timers.deadline(entry.timer?)?;
         self.take(ticket);
         Some(due_us)
     }
