@@ -146,7 +146,7 @@ fn parse_version(status: u16, body: &[u8]) -> Result<CallAnswer, CallRefusal> {
         Err(_) if text.starts_with("etcd ") || text.contains("\"etcdserver\"") => {
             Err(CallRefusal {
                 why: CLIENT_PORT.into(),
-                reason: RefusalReason::Other,
+                reason: RefusalReason::ClientPort,
             })
         }
         Ok(_) | Err(_) => Err(refused("/version", status, body)),

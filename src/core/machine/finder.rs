@@ -449,6 +449,7 @@ impl Finder {
         if refusal.reason == RefusalReason::OtherCluster {
             self.on_other_cluster();
         } else if self.unfit.is_none()
+            && refusal.reason != RefusalReason::ClientPort
             && matches!(question, Question::Version | Question::Machines { .. })
         {
             // All machines that are known may have become standbys.

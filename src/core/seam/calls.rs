@@ -251,6 +251,8 @@ pub enum RefusalReason {
     /// The machine asked leads, and counts an acknowledgement of the member that asks past the end
     /// of that member's log.
     LostEntries,
+    /// It is a client port that answers.
+    ClientPort,
     /// Anything else.
     Other,
 }

@@ -18,6 +18,7 @@ use super::snapshot_files::KEPT;
 use super::snapshots::{self, Snapshots};
 use super::standby::{self, StandbyRecord};
 use super::{Disk, dir, forced, random_of, room_bytes_of, snapfile};
+use crate::core::command;
 use crate::core::machine::{FOUNDING_TERM, Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
 use crate::core::raft::{
@@ -542,11 +543,12 @@ fn join_parts<F: FileSystem>(
         Ok((meta, _)) => meta.configuration,
         Err(_) => base.meta.configuration.clone(),
     };
-    let known = [&newest, &base.meta.configuration];
-    let is_alone = known.iter().all(|c| c.members.len() <= 1);
     let all = log.entries.into_iter();
     let after = all.filter(|e| e.index > base.meta.index.0);
     let entries: Vec<Entry> = after.map(entry_of).collect();
+    let latest = configuration_after(&base.meta.configuration, &entries);
+    let known = [&newest, &base.meta.configuration, &latest];
+    let is_alone = known.iter().all(|c| c.members.len() <= 1);
     let is_faulty = |e: &Entry| matches!(e.body, EntryBody::Faulty { .. });
     if is_alone && entries.iter().any(is_faulty) {
         let first = log.damage.first().map(|d| d.to_string());
@@ -625,6 +627,21 @@ fn refuse_unstored_term<F: FileSystem>(
 }
 
 /// The id of the member with this data directory.
+/// The configuration that the entries after a snapshot lead to, as far as they are whole.
+fn configuration_after(base: &Configuration, entries: &[Entry]) -> Configuration {
+    let mut latest = base.clone();
+    for entry in entries {
+        if let EntryBody::Good(bytes) = &entry.body
+            && command::is_membership(bytes)
+            && let Ok(command) = command::decode(bytes)
+            && let Some(next) = latest.after(entry.index, &command)
+        {
+            latest = next;
+        }
+    }
+    latest
+}
+
 fn own_id(configurations: &[&Configuration], identity: u64) -> Option<PeerId> {
     let is_own = |member: &&Member| member.incarnation == identity;
     let own = configurations
@@ -648,6 +665,7 @@ fn entry_of(found: wal::Entry) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::command::Command;
     use crate::core::machine::StandbyInfo;
     use crate::core::raft::Persist;
     use crate::shell::config::{self, ProcessInputs, Start};
@@ -808,22 +826,61 @@ mod tests {
             .expect("it follows the snapshot");
     }
 
-    /// Appends an entry to the log of a machine that has founded its cluster; `later` terms after the
+    /// Appends entries to the log of a machine that has founded its cluster; `later` terms after the
     /// founder's.
-    fn append_to_founded(config: &Config, later: u64) {
+    fn append_to_founded(config: &Config, later: u64, bodies: &[&[u8]]) {
         let (disk, first) = open(config, false);
         drop(disk);
         let (base, _) = first.snapshot.as_ref().expect("a founder has one");
-        let entry = wal::Record::Entry {
-            term: base.term.0 + later,
-            index: base.index.0 + 1,
-            body: b"body",
-        };
+        let first = base.index.0 + 1;
+        let numbered = bodies.iter().zip(first..);
+        let entries: Vec<wal::Record> = numbered
+            .map(|(body, index)| wal::Record::Entry {
+                term: base.term.0 + later,
+                index,
+                body,
+            })
+            .collect();
         let data_dir = DataDir::new(Os, &config.data_dir);
         let options = wal_options(&data_dir, config).expect("random");
         let (mut wal, _) = Wal::open(options).expect("whole");
-        wal.append(&[entry], base.index.0).expect("room");
+        wal.append(&entries, base.index.0).expect("room");
         wal.close().expect("closed");
+    }
+
+    /// Another machine joined a machine that was alone, which wrote no snapshot and no segment since:
+    /// only an entry tells that there is a machine to repair the log from.
+    #[test]
+    fn a_damaged_log_that_tells_of_another_machine_is_not_refused() {
+        let join = Command::Join {
+            name: "b".into(),
+            peer_url: "http://b:7001".into(),
+            client_url: "http://b:4001".into(),
+            incarnation: 5,
+            replaces: None,
+        };
+        let mut join_body = Vec::new();
+        command::encode(&join, &mut join_body);
+        let damaged_body = b"this is damaged on the disk".as_slice();
+        for (second, is_refused) in [(join_body.as_slice(), false), (b"other", true)] {
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            let config = config_of(&dir.path().join("data"));
+            append_to_founded(&config, 0, &[damaged_body, second]);
+            flip_in_log(&config, damaged_body);
+            let opened = Disk::open_to(&config, false);
+            let refused = opened.err().unwrap_or_default();
+            let says_so = refused.contains("there is no other machine to repair it from");
+            assert_eq!(says_so, is_refused, "{refused}");
+        }
+    }
+
+    /// Damages a body in the first segment.
+    fn flip_in_log(config: &Config, body: &[u8]) {
+        let segment = config.data_dir.join("0000000000000001.log");
+        let mut bytes = fs::read(&segment).expect("a segment");
+        let at = bytes.windows(body.len()).position(|window| window == body);
+        bytes[at.expect("the body")] ^= 1;
+        fs::write(&segment, bytes).expect("written");
     }
 
     /// The same, with an entry behind the first snapshot. The machine has started, and its process died
@@ -832,7 +889,7 @@ mod tests {
     fn a_snapshot_that_a_machine_has_started_from_is_not_given_up() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
-        append_to_founded(&config, 0);
+        append_to_founded(&config, 0, &[b"body"]);
         founder_with_snapshot(&config, 9, Vec::new());
         let (disk, found) = open(&config, false);
         drop(disk);
@@ -854,7 +911,7 @@ mod tests {
     fn an_older_log_beside_the_snapshot_of_a_machine_alone_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
-        append_to_founded(&config, 0);
+        append_to_founded(&config, 0, &[b"body"]);
         let (disk, first) = open(&config, false);
         drop(disk);
         let (base, _) = first.snapshot.as_ref().expect("a founder has one");
@@ -870,7 +927,7 @@ mod tests {
     fn a_log_of_a_later_term_than_the_stored_one_is_refused() {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let config = config_of(&dir.path().join("data"));
-        append_to_founded(&config, 1);
+        append_to_founded(&config, 1, &[b"body"]);
         let refused = Disk::open_to(&config, false).err();
         let refused = refused.expect("its vote of that term is not known");
         assert!(

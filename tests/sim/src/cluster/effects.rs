@@ -263,7 +263,9 @@ impl World {
                 let directory = &mut self.hosts[slot].directory;
                 let checked = directory.check_standby_info(slot, &info, incarnation, &self.truth);
                 run.disk.keep_standby(&info, gives_up_log);
-                if !run.disk.has_failed() {
+                // On a full disk the older file stays.
+                if !run.disk.has_failed() && !self.hosts[slot].full {
+                    let directory = &mut self.hosts[slot].directory;
                     directory.on_standby_info(&info);
                 }
                 self.fail(checked);
