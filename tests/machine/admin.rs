@@ -393,6 +393,31 @@ fn protocol_14_a_repeated_join_needs_no_leader() {
     assert_eq!(rig.done(repeated), Outcome::Joined(Index(ids[2].0)));
 }
 
+/// A leader that is cut off does not tell a machine that it is a member: the Join may never be
+/// committed, and another machine may get its id.
+#[test]
+fn protocol_14_a_repeated_join_from_a_new_address_waits_for_the_first() {
+    let mut cluster = super::cluster::cluster(3, settings(1));
+    let leader = cluster.leader();
+    cluster.cut.push(leader);
+    let first = cluster.at(leader).ask(join(&settings(4), 4));
+    cluster.settle();
+    let moved = Settings {
+        peer_url: "http://127.0.0.1:7904".into(),
+        ..settings(4)
+    };
+    let again = cluster.at(leader).ask(join(&moved, 4));
+    cluster.settle();
+    for ticket in [first, again] {
+        assert_eq!(cluster.at(leader).take_answers(ticket), []);
+    }
+    cluster.cut.clear();
+    cluster.pass(100_000);
+    let id = cluster.at(leader).answer(first);
+    assert!(matches!(id, Outcome::Joined(_)), "{id:?}");
+    assert_eq!(cluster.at(leader).answer(again), id);
+}
+
 /// A member with an old log may not know the leader, and only the leader proposes its new address.
 #[test]
 fn protocol_10_a_join_from_a_new_address_is_redirected_to_the_leader() {

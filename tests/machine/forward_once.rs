@@ -179,9 +179,9 @@ fn protocol_27_what_a_snapshot_hides_is_unknown() {
 }
 
 /// A machine starts again so far behind that the leader sends a snapshot. A write that comes before
-/// is held until then, since the snapshot would hide it.
+/// is answered.
 #[test]
-fn protocol_27_a_machine_that_starts_far_behind_sends_nothing_before_the_snapshot() {
+fn protocol_27_a_write_at_a_machine_that_starts_far_behind() {
     let settings = Settings {
         forward: true,
         snapshot_count: 20,

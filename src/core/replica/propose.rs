@@ -409,8 +409,12 @@ impl Replica {
             && let Some(member) = registry::moves(members, join)
             && registry::check_reach(members, &join.name, &join.peer_url, &join.client_url).is_ok()
         {
-            // Its hello proves the address: it is dialled there.
             let id = Index(member.id.0);
+            if id > self.applied {
+                // Its Join may never be committed, and another machine may then get the id.
+                return false;
+            }
+            // Its hello proves the address: it is dialled there.
             let peer_url = join.peer_url.clone();
             self.hints.push(peer_url);
             self.finish(ticket, Outcome::Joined(id));
