@@ -174,7 +174,7 @@ fn mib(bytes: u64) -> String {
 
 // -- kills
 
-/// What was acknowledged for a key.
+/// The acknowledged writes to a key.
 #[derive(Default)]
 struct Acknowledged {
     last: u64,

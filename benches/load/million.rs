@@ -160,7 +160,7 @@ fn delete(servers: &[Server]) {
     settle(servers);
 }
 
-/// Waits until the machines have nothing to do: they free bit by bit what was removed.
+/// Waits until the machines have nothing to do: removed nodes are freed bit by bit.
 fn settle(servers: &[Server]) {
     let used = || -> Duration {
         let used = servers.iter().map(|server| cpu_time(server.pid()));

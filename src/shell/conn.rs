@@ -41,7 +41,8 @@ struct ActiveRequest {
     shape: Shape,
 
     /// The file that the answer is written to instead of the client. `None` before its first part,
-    /// while a thread writes a part, and for all other requests. Boxed, because it is rare and each connection has room for it.
+    /// while a thread writes a part, and for all other requests. Boxed, because it is rare and each
+    /// connection has room for it.
     export: Option<Box<Export>>,
 
     /// The request waits for events, without a deadline. Its unread output is limited.

@@ -14,8 +14,8 @@ use std::collections::VecDeque;
 /// A path with more segments is deep. To create so many directories takes 50 us.
 const SEGMENTS_MAX: usize = 64;
 
-/// The log of a machine that leads. That of another one is empty: what it has proposed before may
-/// never be applied.
+/// The log of a machine that leads. That of another one is empty: its former proposals may never be
+/// applied.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogProgress {
     applied: Index,

@@ -8,23 +8,13 @@
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tern_support::alone::alone;
 use tern_support::client::{Conn, until};
-use tern_support::image::Image;
+use tern_support::image::{Image, run, text};
 use tern_support::server::{Server, Syncs};
 use tern_support::skip::{Need, lacks};
-
-fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|bad| panic!("{program}: {bad}"));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {args:?}: {text}");
-}
 
 /// The kind of file system whose power is cut.
 fn file_system() -> &'static str {
@@ -34,10 +24,6 @@ fn file_system() -> &'static str {
         Ok("btrfs") => "btrfs",
         Ok(other) => panic!("TERN_CUT_FS={other}: ext4, xfs or btrfs"),
     }
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
 }
 
 /// A new image below `home`, with the file system under test.

@@ -153,16 +153,22 @@ fn protocol_26_a_leader_that_hands_over_holds_its_own_clients_writes() {
     assert_eq!(jobs(&mut cluster, next), 1);
 }
 
-/// The entry came to the follower within a snapshot: its event is not known here.
-#[test]
-fn protocol_27_what_a_snapshot_hides_is_unknown() {
+/// Three machines that write a snapshot after 20 entries, and the leader among them.
+fn three_with_snapshots() -> (Cluster, PeerId) {
     let settings = Settings {
         forward: true,
         snapshot_count: 20,
         ..settings(1)
     };
-    let mut cluster = cluster(3, settings);
+    let cluster = cluster(3, settings);
     let leader = cluster.leader();
+    (cluster, leader)
+}
+
+/// The entry came to the follower within a snapshot: its event is not known here.
+#[test]
+fn protocol_27_what_a_snapshot_hides_is_unknown() {
+    let (mut cluster, leader) = three_with_snapshots();
     let ids = cluster.ids();
     let others: Vec<PeerId> = ids.into_iter().filter(|id| *id != leader).collect();
     let (ticket, _, message) = passed(&mut cluster, others[0], add("hidden"));
@@ -182,13 +188,7 @@ fn protocol_27_what_a_snapshot_hides_is_unknown() {
 /// is answered.
 #[test]
 fn protocol_27_a_write_at_a_machine_that_starts_far_behind() {
-    let settings = Settings {
-        forward: true,
-        snapshot_count: 20,
-        ..settings(1)
-    };
-    let mut cluster = cluster(3, settings);
-    let leader = cluster.leader();
+    let (mut cluster, leader) = three_with_snapshots();
     let ids = cluster.ids();
     let behind = ids.into_iter().find(|id| *id != leader).expect("three");
     let old = cluster.rigs.remove(&behind).expect("it runs");

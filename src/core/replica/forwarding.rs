@@ -25,8 +25,9 @@
 //! another leader's entries have replaced.
 //!
 //! While no leader is known, its process is gone, or it has refused, requests are held for the next
-//! one. So they are until this log has been compared with the leader's. A machine that does not lead never passes a forwarded request on. A read changes nothing:
-//! it is sent again whenever its answer may be lost.
+//! one. So they are until this log has been compared with the leader's. A machine that does not lead
+//! never passes a forwarded request on. A read changes nothing: it is sent again whenever its answer
+//! may be lost.
 //!
 //! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
 use super::Replica;
@@ -209,7 +210,7 @@ impl Replica {
     }
 
     /// The leader to send to now. `None`: requests are held. A member that may have to catch up by a
-    /// snapshot sends nothing: it would not learn what has become of its writes.
+    /// snapshot sends nothing: the snapshot would hide the outcome of its writes.
     fn receiver(&self) -> Option<PeerId> {
         let leader = self.raft.leader()?;
         if !self.raft.has_matched_leader() {

@@ -8,7 +8,12 @@ pub struct Image {
     mounted: PathBuf,
 }
 
-fn run(program: &str, args: &[&str]) {
+/// Runs a program to its end.
+///
+/// # Panics
+///
+/// If it cannot be run, or fails.
+pub fn run(program: &str, args: &[&str]) {
     let output = Command::new(program)
         .args(args)
         .output()
@@ -17,7 +22,8 @@ fn run(program: &str, args: &[&str]) {
     assert!(output.status.success(), "{program} {args:?}: {text}");
 }
 
-fn text(path: &Path) -> String {
+/// A path as an argument of a program.
+pub fn text(path: &Path) -> String {
     path.display().to_string()
 }
 

@@ -10,7 +10,7 @@
 //! - `sim_fs` is a disk that keeps what was synced: the real log and the real data directory run on
 //!   it, through power cuts, errors and lack of room.
 //! - `survey` answers what members without a shell ask each other about their place.
-//! - `usage` reads the memory and the disk that a process uses, `cgroup` limits what it may take, and
+//! - `usage` reads the memory and the disk that a process uses, `cgroup` limits both, and
 //!   `image` is a disk of its own.
 //! - `rng` has random numbers that a seed decides.
 //! - `mutations` are planted faults as changes of the program's text.
