@@ -3,6 +3,8 @@
 //!
 //! Exit codes: 0 after SIGTERM or SIGINT, during the start too, `-h` and `-version`; 1 if tern cannot
 //! start or go on.
+mod allocator;
+
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use std::io::{ErrorKind, Write};
@@ -20,6 +22,7 @@ use tern::shell::logger;
 use tern::shell::reactor::{BoundPort, End, Reactor, check_tls};
 
 fn main() -> ExitCode {
+    allocator::set_thresholds();
     let signals = StartSignals::catch();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
