@@ -27,6 +27,10 @@ pub struct LeaderMatch {
     /// The highest commit index that the leader has sent. May be past this log. Only rises within a
     /// term.
     leader_commit: Index,
+
+    /// The leader's last append continued this log. False in a new term, after an append that was
+    /// rejected, and while the leader sends a snapshot: its heartbeats then compare nothing.
+    is_continued: bool,
 }
 
 impl LeaderMatch {
@@ -36,6 +40,7 @@ impl LeaderMatch {
             verified: commit,
             acknowledged: Index(0),
             leader_commit: Index(0),
+            is_continued: false,
         }
     }
 
@@ -90,10 +95,10 @@ impl Raft {
         is_of_term.then_some(known)
     }
 
-    /// Whether the leader of this term was told that its log and this one are the same up to some
-    /// entry. Until then it may turn out to lack the next entries, and send a snapshot.
-    pub fn has_matched_leader(&self) -> bool {
-        self.leader_match.acknowledged > Index(0)
+    /// Whether the leader of this term has the entries that this log needs next. Otherwise it may
+    /// send a snapshot.
+    pub fn is_continued_by_leader(&self) -> bool {
+        self.leader_match.is_continued
     }
 
     /// The leader of the current term was heard: this member follows it.
@@ -147,9 +152,12 @@ impl Raft {
         // Up to the commit index all logs agree, so there is nothing to compare.
         let is_committed = prev_index <= self.log.commit_index();
         if !is_committed && self.log.term_at(prev_index) != Some(prev_term) {
+            self.leader_match.is_continued = false;
             self.reject(from, round, prev_index, prev_term);
             return;
         }
+        // A leader that sends a snapshot names index 0, where all logs agree.
+        self.leader_match.is_continued = prev_index > Index(0) || !entries.is_empty();
         if let Some(bytes) = held_bytes {
             self.want_room(bytes);
         }

@@ -25,9 +25,9 @@
 //! another leader's entries have replaced.
 //!
 //! While no leader is known, its process is gone, or it has refused, requests are held for the next
-//! one. So they are until this log has been compared with the leader's. A machine that does not lead
-//! never passes a forwarded request on. A read changes nothing: it is sent again whenever its answer
-//! may be lost.
+//! one. So they are while the leader may lack the entries that this log needs next. A machine that
+//! does not lead never passes a forwarded request on. A read changes nothing: it is sent again
+//! whenever its answer may be lost.
 //!
 //! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
 use super::Replica;
@@ -213,7 +213,7 @@ impl Replica {
     /// snapshot sends nothing: the snapshot would hide the outcome of its writes.
     fn receiver(&self) -> Option<PeerId> {
         let leader = self.raft.leader()?;
-        if !self.raft.has_matched_leader() {
+        if !self.raft.is_continued_by_leader() {
             return None;
         }
         let forwarding = &self.forwarding;
