@@ -505,6 +505,7 @@ impl Replica {
         self.applied < self.raft.committed()
             || self.has_ready_reads
             || !self.claims.is_empty()
+            || self.raft.wants_appends()
             || self.raft.wants_chunks()
             || self.raft.wants_release()
             || self.awaits_slices()

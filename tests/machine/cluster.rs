@@ -2,7 +2,7 @@
 use super::rig::*;
 use tern::core::error::{Code, Error};
 use tern::core::machine::*;
-use tern::core::raft::PeerId;
+use tern::core::raft::{Entry, PeerId, Rpc};
 
 pub fn cluster(count: u16, settings: Settings) -> Cluster {
     let founder = Rig::serving(settings);
@@ -329,4 +329,55 @@ fn a_leader_that_removes_itself_answers_and_leaves() {
     assert!(cluster.at(leader).removed);
     assert_eq!(cluster.leader(), next);
     assert_eq!(cluster.at(next).machine.indexes().term, term);
+}
+
+/// The bytes of entries that a machine sends in its next turn, to all peers together. The messages
+/// stay in `Rig::sent`.
+fn sent_in_a_turn(rig: &mut Rig) -> usize {
+    let before = rig.sent.len();
+    rig.turn();
+    rig.sync();
+    let appends = rig.sent[before..].iter().map(|(_, message)| {
+        let Rpc::AppendEntries { entries, .. } = &message.rpc else {
+            return 0;
+        };
+        entries.iter().map(Entry::size).sum()
+    });
+    appends.sum()
+}
+
+/// Two followers come back, and the leader has megabytes for both. It sends some of it in each turn.
+#[test]
+fn a_turn_sends_a_bounded_amount_of_entries() {
+    const BYTES_MAX: usize = 1 << 20;
+    const VALUE_BYTES: usize = 200_000;
+    let mut cluster = cluster(5, settings(1));
+    let leader = cluster.leader();
+    let ids = cluster.ids().into_iter();
+    let behind: Vec<PeerId> = ids.filter(|id| *id != leader).take(2).collect();
+    cluster.cut.clone_from(&behind);
+    for number in 0..10 {
+        let write = set(&format!("/{number}"), &"v".repeat(VALUE_BYTES));
+        cluster.done(leader, write);
+    }
+    cluster.cut.clear();
+    let applied = cluster.at(leader).machine.applied();
+    let mut longest = 0;
+    while behind
+        .iter()
+        .any(|id| cluster.at(*id).machine.applied() < applied)
+    {
+        for rig in cluster.rigs.values_mut() {
+            rig.now.mono_us += 50_000;
+            rig.machine.on_time(rig.now);
+        }
+        let rig = cluster.at(leader);
+        longest = longest.max(sent_in_a_turn(rig));
+        while rig.machine.wants_turn() {
+            longest = longest.max(sent_in_a_turn(rig));
+        }
+        cluster.round();
+    }
+    assert!(longest > BYTES_MAX / 2, "{longest} bytes");
+    assert!(longest < BYTES_MAX + 2 * VALUE_BYTES, "{longest} bytes");
 }

@@ -444,7 +444,7 @@ impl Raft {
     /// This leader's own removal is committed. It passes the commit index on, lets the best voter
     /// campaign at once and steps down (thesis 4.2.2).
     fn leave(&mut self) {
-        self.replicate();
+        self.send_appends(usize::MAX);
         if let Some(successor) = self.best_successor() {
             self.send(successor, Rpc::TimeoutNow);
         }

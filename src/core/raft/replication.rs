@@ -14,6 +14,11 @@ use crate::core::command::{self, Command, Origin};
 /// other messages between two appends.
 const APPEND_BYTES_MAX: usize = 256 << 10;
 
+/// No further append is sent in a turn after this many bytes of entries, to all peers together. To
+/// encode them takes about a millisecond. The windows of all peers may have room for many times as
+/// much.
+const TURN_BYTES_MAX: usize = 1 << 20;
+
 /// After this time without an append a leader sends heartbeats at twice the interval, in
 /// microseconds: an idle cluster costs half the bytes and wake-ups.
 const QUIET_US: u64 = 1_000_000;
@@ -41,6 +46,10 @@ pub struct LeaderState {
     /// The size of the entries from `first_entry` on that are not committed, in bytes.
     uncommitted_bytes: usize,
 
+    /// The place in the tracker from which on the next turn sends appends. `None` unless the last
+    /// turn has left some out.
+    unsent_from: Option<usize>,
+
     /// Scratch memory: a command is encoded here first, so that its body is allocated once and at
     /// its size. Carries nothing from one command to the next.
     scratch: Vec<u8>,
@@ -61,6 +70,7 @@ impl LeaderState {
         self.first_entry = None;
         self.heartbeat_us = None;
         self.uncommitted_bytes = 0;
+        self.unsent_from = None;
     }
 
     /// How many bytes of entries are not committed; 0 unless this member leads.
@@ -245,26 +255,46 @@ impl Raft {
 
 /// Sending.
 impl Raft {
-    /// Sends each peer what it lacks, as far as its bounds allow. Called when the owner takes the
-    /// outputs.
+    /// Sends each peer what it lacks, as far as its bounds and those of a turn allow. Called when
+    /// the owner takes the outputs.
     pub(super) fn replicate(&mut self) {
         if self.role == RaftRole::Leader {
             self.maybe_start_round();
-            for at in 0..self.tracker.len() {
-                while self.maybe_replicate_to(at) {}
-            }
+            self.send_appends(TURN_BYTES_MAX);
         }
         self.request_chunks();
     }
 
-    /// Sends one append to the peer at `at` if there is something to send. Returns whether there
-    /// may be more.
-    fn maybe_replicate_to(&mut self, at: usize) -> bool {
+    /// Sends each peer what it lacks, as far as its bounds allow. After `bytes_max` bytes of entries
+    /// the rest is left to the next turn, which begins with the next peer.
+    pub(super) fn send_appends(&mut self, bytes_max: usize) {
+        let first = self.leader_state.unsent_from.take().unwrap_or(0);
+        let peers = self.tracker.len();
+        let mut bytes = 0;
+        for at in (first..first + peers).map(|place| place % peers) {
+            while let Some(sent_bytes) = self.maybe_replicate_to(at) {
+                bytes += sent_bytes;
+                if bytes >= bytes_max {
+                    self.leader_state.unsent_from = Some(at + 1);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether `take_output` has further appends to send.
+    pub fn wants_appends(&self) -> bool {
+        self.leader_state.unsent_from.is_some()
+    }
+
+    /// Sends one append to the peer at `at` if there is something to send. Returns how many bytes of
+    /// entries it has; `None` if nothing is sent.
+    fn maybe_replicate_to(&mut self, at: usize) -> Option<usize> {
         let peer = self.tracker.at(at);
         let commit = self.log.commit_index();
         let end = peer.end(self.log.last_index(), commit);
         let is_probing = match peer.state() {
-            ProgressState::Snapshot(_) => return false,
+            ProgressState::Snapshot(_) => return None,
             ProgressState::Probe { .. } => true,
             ProgressState::Replicate => false,
         };
@@ -275,7 +305,7 @@ impl Raft {
             self.tracker
                 .at_mut(at)
                 .become_snapshot(self.snapshots.newest());
-            return false;
+            return None;
         }
         let next = self.log.get(peer.next()).filter(|_| peer.next() <= end);
         let bytes_max = self.memory.in_flight_bytes_max;
@@ -286,7 +316,7 @@ impl Raft {
             _ => peer.lacks_commit(commit) || can_take,
         };
         if !is_due {
-            return false;
+            return None;
         }
         let mut entries = Vec::new();
         if can_take {
@@ -294,10 +324,11 @@ impl Raft {
             entries = self.log.slice(peer.next(), end, bytes_max);
             peer.keep_what_fits(&mut entries);
         }
+        let bytes = entries.iter().map(Entry::size).sum();
         let round = is_probing.then(|| self.reads.newest_round());
         self.on_active();
         self.send_append(at, entries, round);
-        !is_probing
+        Some(bytes)
     }
 
     /// Something else than a regular heartbeat is sent.
