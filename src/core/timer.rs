@@ -190,15 +190,20 @@ impl<T> TimerWheel<T> {
         self.update_earliest();
     }
 
+    /// Whether a timer is due at `now_us`, in microseconds.
+    pub fn is_due(&mut self, now_us: u64) -> bool {
+        if self.is_stale {
+            self.update_earliest();
+        }
+        self.earliest_us.is_some_and(|at_us| at_us <= now_us)
+    }
+
     /// Moves the wheel's time to `now_us`, in microseconds, and appends the payloads that are due
     /// to `out`: in the order of deadlines, and with equal deadlines in the order of scheduling. If
     /// `now_us` is earlier than the wheel's time, the time stays.
     pub fn advance(&mut self, now_us: u64, out: &mut Vec<T>) {
         let now_us = now_us.max(self.now_us);
-        if self.is_stale {
-            self.update_earliest();
-        }
-        if self.earliest_us.is_none_or(|at_us| at_us > now_us) {
+        if !self.is_due(now_us) {
             return;
         }
         while let Some((level, slot, start_us)) = self.first_slot() {

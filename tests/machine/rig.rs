@@ -268,6 +268,12 @@ impl Rig {
         self.now.mono_us = end;
     }
 
+    /// Time passes, and the machine has no turn meanwhile.
+    pub fn sleep(&mut self, us: u64) {
+        self.now.mono_us += us;
+        self.now.wall_ns += us * 1000;
+    }
+
     /// The only answer to a ticket.
     pub fn answer(&mut self, ticket: Ticket) -> Outcome {
         let mut told = self.take_answers(ticket);

@@ -352,32 +352,21 @@ fn a_speed_test_is_ten_thousand_sets() {
     assert_eq!(rig.value("/foo").as_deref(), Some("bar"));
 }
 
+/// A watch of /foo for at most two seconds.
+fn watch_for_two_seconds(is_stream: bool) -> Op {
+    let mut op = watch("/foo", is_stream, None);
+    if let Op::Watch { timeout_us, .. } = &mut op {
+        *timeout_us = Some(2 * SECOND_US);
+    }
+    op
+}
+
 #[test]
 fn a_watcher_waits_as_long_as_it_says() {
     let mut rig = Rig::serving(settings(1));
-    let limited = |stream| {
-        let Op::Watch {
-            path,
-            recursive,
-            since,
-            on_leader,
-            ..
-        } = watch("/foo", stream, None)
-        else {
-            unreachable!("it watches")
-        };
-        Op::Watch {
-            path,
-            recursive,
-            stream,
-            since,
-            on_leader,
-            timeout_us: Some(2_000_000),
-        }
-    };
     for stream in [false, true] {
-        let late = rig.ask(limited(stream));
-        let served = rig.ask(limited(stream));
+        let late = rig.ask(watch_for_two_seconds(stream));
+        let served = rig.ask(watch_for_two_seconds(stream));
         rig.settle();
         assert_eq!(rig.take_answers(late), [Outcome::Watching]);
         rig.pass(1_900_000);
@@ -390,10 +379,53 @@ fn a_watcher_waits_as_long_as_it_says() {
         let ended = rig.take_answers(served).contains(&Outcome::WatchTimedOut);
         assert_eq!(ended, stream, "a long poll has ended with its event");
     }
-    let last = rig.ask(limited(false));
+    let last = rig.ask(watch_for_two_seconds(false));
     rig.pass(2_000_000);
     let answers = rig.take_answers(last);
     assert_eq!(answers, [Outcome::Watching, Outcome::WatchTimedOut]);
+}
+
+#[test]
+fn an_event_of_the_turn_in_which_a_watch_is_due_is_delivered() {
+    for stream in [false, true] {
+        let mut rig = Rig::serving(settings(1));
+        let watcher = rig.ask(watch_for_two_seconds(stream));
+        rig.ask(set("/foo", "bar"));
+        rig.turn();
+        assert_eq!(rig.answer(watcher), Outcome::Watching);
+        // The sync takes so long that the write is applied in the turn in which the watch ends.
+        rig.sleep(2 * SECOND_US);
+        rig.sync();
+        rig.turn();
+        assert_eq!(rig.delivered(watcher).len(), 1);
+        let ended = rig.take_answers(watcher).contains(&Outcome::WatchTimedOut);
+        assert_eq!(ended, stream, "a long poll has ended with its event");
+    }
+}
+
+#[test]
+fn a_read_that_is_ready_when_it_is_due_is_served_to_its_end() {
+    let mut rig = Rig::serving(settings(1));
+    // One advance applies more than half of them, and a listing of all takes several pages.
+    for n in 0..400 {
+        rig.ask(set(&format!("/many/{n}"), &"x".repeat(100)));
+    }
+    rig.turn();
+    rig.sync();
+    let reader = rig.ask(read("/many", true, true));
+    rig.turn();
+    assert_eq!(rig.take_answers(reader), [], "its index is not applied");
+    rig.sleep(5 * SECOND_US);
+    rig.turn();
+    let first = rig.answer(reader);
+    assert!(
+        matches!(first, Outcome::Page { last: false, .. }),
+        "{first:?}"
+    );
+    rig.again(reader, Op::ContinueListing);
+    rig.turn();
+    let second = rig.answer(reader);
+    assert!(matches!(second, Outcome::Page { .. }), "{second:?}");
 }
 
 #[test]

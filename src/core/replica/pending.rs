@@ -280,8 +280,13 @@ impl Pending {
         self.timers.next_deadline()
     }
 
+    /// Whether a deadline has passed.
+    pub fn has_due(&mut self, now: Now) -> bool {
+        self.timers.is_due(now.mono_us)
+    }
+
     /// The tickets whose deadline has passed, in the order of deadlines. Their rows stay without a
-    /// timer: the caller must take them.
+    /// timer: the caller must take them before it adds any.
     pub fn expire(&mut self, now: Now) -> Vec<Ticket> {
         let mut due = Vec::new();
         self.timers.advance(now.mono_us, &mut due);
@@ -736,14 +741,17 @@ impl Replica {
         }
     }
 
-    /// Gives up the requests whose deadline has passed. Reads that are ready are served first.
+    /// Gives up the requests whose deadline has passed, after everything that ends requests with a
+    /// result: reads that are ready are served, and events that were applied in this turn are
+    /// delivered. A row of a watcher must not be removed while an event for it is queued in the
+    /// store, and a request that gets its result, or a new row with a new deadline, is not due.
     pub(super) fn expire_pending(&mut self, now: Now) {
-        let due = self.pending.expire(now);
-        if due.is_empty() {
+        if !self.pending.has_due(now) {
             return;
         }
         self.serve_ready_reads(now);
-        for ticket in due {
+        self.deliver_events();
+        for ticket in self.pending.expire(now) {
             let is_watch = matches!(self.pending.get(ticket), Some(Waiting::Watch { .. }));
             self.leave(
                 ticket,
