@@ -107,6 +107,20 @@ impl<F: FileSystem> LogDir<F> {
             .map_err(|e| self.error(name, file, e))
     }
 
+    /// A call on an open file whose failure is final. The flag tells `make` to skip it. Makes no path
+    /// unless it fails: writes and syncs are on the way of each request.
+    fn file_call<T>(
+        &mut self,
+        name: &'static str,
+        file: &str,
+        make: impl FnOnce(bool) -> io::Result<T>,
+    ) -> Result<T, Error> {
+        let call = SystemCall { name, file, to: "" };
+        self.show(call)
+            .and_then(make)
+            .map_err(|e| self.error(name, file, e))
+    }
+
     /// Makes the directory durable if it does not exist, then opens and locks it. The lock is held
     /// until this value is dropped. `false`: another process holds the lock.
     ///
@@ -188,7 +202,7 @@ impl<F: FileSystem> LogDir<F> {
     ///
     /// A system call failed.
     pub fn truncate(&mut self, file: &F::File, name: &str) -> Result<(), Error> {
-        self.call("ftruncate", name, |_, _, _| file.truncate())
+        self.file_call("ftruncate", name, |_| file.truncate())
     }
 
     /// The length of a file in bytes.
@@ -197,7 +211,7 @@ impl<F: FileSystem> LogDir<F> {
     ///
     /// A system call failed.
     pub fn length(&mut self, file: &F::File, name: &str) -> Result<u64, Error> {
-        self.call("fstat", name, |_, _, _| file.length())
+        self.file_call("fstat", name, |_| file.length())
     }
 
     /// Reads a file from the offset `at` until `into` is full or the file ends. Returns how many
@@ -213,7 +227,7 @@ impl<F: FileSystem> LogDir<F> {
         into: &mut [u8],
         at: u64,
     ) -> Result<usize, Error> {
-        self.call("pread", name, |_, _, _| file.read_at(into, at))
+        self.file_call("pread", name, |_| file.read_at(into, at))
     }
 
     /// Writes `bytes` at the offset `at`: see [`write_by_pages`].
@@ -228,7 +242,7 @@ impl<F: FileSystem> LogDir<F> {
         bytes: &[u8],
         at: u64,
     ) -> Result<(), Error> {
-        self.call("pwrite", name, |_, _, _| write_by_pages(file, bytes, at))
+        self.file_call("pwrite", name, |_| write_by_pages(file, bytes, at))
     }
 
     /// Maps the first `bytes` bytes of a file, all of which must be allocated.
@@ -242,7 +256,7 @@ impl<F: FileSystem> LogDir<F> {
         name: &str,
         bytes: u64,
     ) -> Result<<F::File as OpenFile>::Map, Error> {
-        self.call("mmap", name, |_, _, _| file.map(bytes))
+        self.file_call("mmap", name, |_| file.map(bytes))
     }
 
     /// Drops the clean pages of a file from the page cache. A later read gets what the disk has,
@@ -252,7 +266,7 @@ impl<F: FileSystem> LogDir<F> {
     ///
     /// A system call failed.
     pub fn drop_cache(&mut self, file: &F::File, name: &str) -> Result<(), Error> {
-        self.call("fadvise", name, |_, _, skip| {
+        self.file_call("fadvise", name, |skip| {
             if skip { Ok(()) } else { file.drop_cache() }
         })
     }
@@ -264,18 +278,13 @@ impl<F: FileSystem> LogDir<F> {
     /// A system call failed. What of it is on the disk is unknown then, and stays so: a second sync
     /// reports success although data is lost.
     pub fn sync(&mut self, file: &F::File, name: &str) -> Result<(), Error> {
-        // Not `call`, which makes the path of the file: a sync is on the way of each write.
-        let call = SystemCall {
-            name: "fdatasync",
-            file: name,
-            to: "",
-        };
-        let synced = match self.show(call) {
-            Ok(true) => Ok(()),
-            Ok(false) => file.sync(),
-            Err(error) => Err(error),
-        };
-        synced.map_err(|error| self.error(call.name, name, error))
+        self.file_call(
+            "fdatasync",
+            name,
+            |skip| {
+                if skip { Ok(()) } else { file.sync() }
+            },
+        )
     }
 
     /// Returns once the names in the directory are on the disk.

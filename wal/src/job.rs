@@ -70,9 +70,9 @@ pub struct Job {
 /// How a job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// In the call that has composed it. Batches are written through the map of the segment.
+    /// In the call that has composed it. A batch goes on in its page through the map of the segment.
     InPlace,
-    /// In another thread, while the caller goes on. Batches are written by calls and not through
-    /// the map: a store to a page under write-back would wait for the device.
+    /// In another thread, while the caller goes on. Batches are written by calls alone and not
+    /// through the map: a store to a page under write-back would wait for the device.
     HandedOver,
 }

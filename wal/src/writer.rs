@@ -79,10 +79,7 @@ impl<F: FileSystem> Writer<F> {
     ///
     /// A system call failed.
     pub fn append(&mut self, bytes: &[u8], manner: Manner) -> Result<(), Error> {
-        match manner {
-            Manner::InPlace => self.active.store_batch(bytes),
-            Manner::HandedOver => self.active.write_batch(&mut self.dir, bytes)?,
-        }
+        self.active.write_batch(&mut self.dir, bytes, manner)?;
         self.active.sync(&mut self.dir)
     }
 
@@ -94,8 +91,8 @@ impl<F: FileSystem> Writer<F> {
     pub fn rotate(&mut self, spare: &Spare, head: &SegmentHead) -> Result<(), Error> {
         let fresh = segment::put_into_use(&mut self.dir, &spare.name, head)?;
         self.state.save_segment(&mut self.dir, head.sequence)?;
-        let full = std::mem::replace(&mut self.active, fresh);
-        full.retire(&mut self.dir)
+        self.active = fresh;
+        Ok(())
     }
 
     /// Part of `Wal::check_invariants`.

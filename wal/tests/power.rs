@@ -507,7 +507,8 @@ fn protocol_07_after_a_final_error_every_call_returns_it() {
         body: b"body",
     };
     wal.append(&[record(1)], 0).expect("it is staged");
-    disk.plan(1, Fault::Fail);
+    // The first call writes the page.
+    disk.plan(2, Fault::Fail);
     let error = wal.start_sync().expect_err("the sync failed");
     assert!(matches!(&error, Error::Io { call, .. } if *call == "fdatasync"));
     assert_eq!(wal.start_sync(), Err(error.clone()));

@@ -1,5 +1,5 @@
 //! All 4,096 patterns of torn sectors: the power fails while a batch of twelve sectors is written, and
-//! any of them may have reached the disk, in any order.
+//! any of them may have reached the disk, in any order. The last one ends a page.
 //!
 //! The real log runs on the simulated file system. A start finds the log up to the last sync, and of
 //! the batch all or nothing. A second start finds the same.
@@ -43,9 +43,9 @@ fn put(wal: &mut Wal, records: &[Record]) {
 fn with_batch_on_its_way() -> SimFs {
     let fs = SimFs::with_sectors(Rng::new(1), SECTOR_BYTES);
     let (mut wal, _) = open(&fs);
-    put(&mut wal, &[entry(1, &[1; 700]), entry(2, &[2; 90])]);
+    put(&mut wal, &[entry(1, &[1; 2_100]), entry(2, &[2; 90])]);
     fs.hold(true);
-    let bodies = [[3; 1_400], [4; 1_400], [5; 1_400], [6; 1_400]];
+    let bodies = [[3; 1_350], [4; 1_350], [5; 1_350], [6; 1_350]];
     let batch: Vec<Record> = (3..).zip(&bodies).map(|(i, b)| entry(i, b)).collect();
     put(&mut wal, &batch);
     // All but the sync.
