@@ -382,7 +382,8 @@ fn handle<'a>(port: Port, mut exchange: Exchange<'a>) -> Handled {
         return Ok(Routed::Answer(redirect::moved(&location, with_body)));
     }
     if port == Client
-        && let Some(handled) = handle_page(&mut exchange)
+        && exchange.context.settings.compat_2
+        && let Some(handled) = handle_page(&mut exchange, PAGES_2X)
     {
         return handled;
     }
@@ -392,18 +393,18 @@ fn handle<'a>(port: Port, mut exchange: Exchange<'a>) -> Handled {
             return (route.3)(&exchange);
         }
     }
+    if port == Client
+        && let Some(handled) = handle_page(&mut exchange, PAGES)
+    {
+        return handled;
+    }
     exchange.not_found()
 }
 
-/// Handles a request of the client port whose path is a page; `None` for other paths.
-fn handle_page<'a>(exchange: &mut Exchange<'a>) -> Option<Handled> {
+/// Handles a request of the client port whose path is one of these pages; `None` for other paths.
+fn handle_page<'a>(exchange: &mut Exchange<'a>, pages: &[Page]) -> Option<Handled> {
     let request = exchange.request;
-    let pages_2x = if exchange.context.settings.compat_2 {
-        PAGES_2X
-    } else {
-        &[]
-    };
-    for page in pages_2x.iter().chain(PAGES) {
+    for page in pages {
         let Some(rest) = page.pattern.rest(&request.path) else {
             continue;
         };

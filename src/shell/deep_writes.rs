@@ -9,10 +9,11 @@ use super::slots::SlotId;
 use crate::core::command::Command;
 use crate::core::machine::{Machine, Op, Role, Ticket};
 use crate::core::raft::Index;
+use crate::core::store::depth_of;
 use std::collections::VecDeque;
 
 /// A path with more segments is deep. To create so many directories takes 50 us.
-const SEGMENTS_MAX: usize = 64;
+const SEGMENTS_MAX: u32 = 64;
 
 /// The log of a machine that leads. That of another one is empty: its former proposals may never be
 /// applied.
@@ -99,7 +100,7 @@ pub fn is_deep_write(op: &Op) -> bool {
 
 fn is_deep(command: &Command) -> bool {
     let path = command.content().map(|(path, _)| path);
-    path.is_some_and(|path| path.segments().nth(SEGMENTS_MAX).is_some())
+    path.is_some_and(|path| depth_of(path.as_str()) > SEGMENTS_MAX)
 }
 
 #[cfg(test)]

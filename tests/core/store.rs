@@ -178,6 +178,8 @@ impl Pair {
                     after.saturating_sub(before),
                     "{command:?}"
                 );
+                let most = growth_max(&command);
+                assert!(most.is_none_or(|most| growth <= Some(most)), "{command:?}");
                 let found = found.map_err(|e| (e.code, e.cause.into_string()));
                 assert_eq!(found, expected, "{command:?}");
             }

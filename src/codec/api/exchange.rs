@@ -149,6 +149,9 @@ impl<'a> Exchange<'a> {
 
     fn has_media_type(&self, expected: &str) -> bool {
         let content_type = self.request.content_type.unwrap_or_default();
+        if content_type == expected {
+            return true;
+        }
         let media_type = content_type.split(';').next().unwrap_or_default();
         media_type.trim().eq_ignore_ascii_case(expected)
     }

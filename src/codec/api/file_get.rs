@@ -5,10 +5,9 @@
 //! `route`. Both paths give the same bytes for a file.
 use super::cors::Cors;
 use super::render::{AnswerKind, NodeTree, Shape, SharedValue};
-use super::{Context, Port};
+use super::{Context, Port, cleaned};
 use crate::codec::http::form;
 use crate::codec::http::{Method, Request};
-use crate::core::command::KeyPath;
 use crate::core::store::ViewRef;
 
 /// A plain GET of what may be a file. The store decides whether it is one.
@@ -26,8 +25,8 @@ impl<'a> FileGet<'a> {
         }
         let key = request.path.strip_prefix("/v2/keys")?;
         // The normal path redirects `.` and `..`, lists the root and refuses long keys.
-        let is_ordinary = KeyPath::is_clean(key) && !key.contains("/.") && key != "/";
-        if !is_ordinary || !form::key_fits(key) {
+        let is_ordinary = key.starts_with('/') && !key.ends_with('/');
+        if !is_ordinary || cleaned(&request.path).is_some() || !form::key_fits(key) {
             return None;
         }
         let cors = Cors::of(request, context.settings);

@@ -104,6 +104,7 @@ impl<'a> Form<'a> {
 
 /// Whether a decoded key is within the limits.
 pub fn key_fits(key: &str) -> bool {
-    let segments = key.split('/').filter(|s| !s.is_empty());
+    let segments = key.as_bytes().split(|byte| *byte == b'/');
+    let segments = segments.filter(|segment| !segment.is_empty());
     key.len() <= KEY_BYTES_MAX && segments.take(KEY_SEGMENTS_MAX + 1).count() <= KEY_SEGMENTS_MAX
 }

@@ -9,7 +9,7 @@ use crate::core::command::{self, ClusterConfig, Command};
 use crate::core::error::{Code, Error, NOT_COMMITTED, OUTCOME_UNKNOWN};
 use crate::core::raft::{EntryBody, Index, Member, PeerId, Term};
 use crate::core::seam::{Fact, Outcome};
-use crate::core::store::Action;
+use crate::core::store::{Action, depth_of};
 
 /// The work of a slice, see `work_of`: that of this many entries with short keys, a quarter of a
 /// millisecond. A turn applies two slices.
@@ -30,8 +30,8 @@ struct Applied {
 /// How much work a command is, in entries with short keys.
 fn work_of(command: &Command) -> usize {
     let content = command.content();
-    let segments = content.map_or(0, |(path, _)| path.segments().count());
-    1 + segments / SEGMENTS_AN_ENTRY
+    let segments = content.map_or(0, |(path, _)| depth_of(path.as_str()));
+    1 + segments as usize / SEGMENTS_AN_ENTRY
 }
 
 /// Applying, in the order of the log.

@@ -377,8 +377,14 @@ impl Pending {
 
     /// The position of a proposal in the queue; `Err` with the position to insert it at.
     fn find_proposal(&self, index: Index, term: Term) -> Result<usize, usize> {
-        self.proposals
-            .binary_search_by_key(&(index, term), |p| (p.index, p.term))
+        let wanted = (index, term);
+        let place = |proposal: &Proposal| (proposal.index, proposal.term);
+        // Nearly always the first one is taken, and a new one is the last.
+        match (self.proposals.front(), self.proposals.back()) {
+            (Some(first), _) if place(first) == wanted => Ok(0),
+            (_, Some(last)) if place(last) < wanted => Err(self.proposals.len()),
+            _ => self.proposals.binary_search_by_key(&wanted, place),
+        }
     }
 }
 

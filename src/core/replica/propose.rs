@@ -12,6 +12,7 @@ use crate::core::peers::NewAddress;
 use crate::core::public_id::PublicId;
 use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
 use crate::core::seam::{Fact, Join, Op, Outcome, Ticket};
+use crate::core::store::growth_max;
 use crate::core::timer::Now;
 
 /// The cause of the refusal when a removal would leave no majority of voters that answer.
@@ -142,12 +143,18 @@ impl Replica {
         }
     }
 
-    /// By how many bytes a command makes the key space larger; 0 if its size does not matter here.
+    /// By how many bytes a command makes the key space larger at most; 0 if its size does not matter here.
     /// Only the leader of a bounded key space refuses: a follower applies whatever is committed.
     fn growth(&self, command: &Command) -> u64 {
         let is_bounded = self.settings.store_bytes_max.is_some();
         if !is_bounded || self.raft.role() != RaftRole::Leader {
             return 0;
+        }
+        // Far from the bound the tree is not asked: what the command adds at most will do.
+        if let Some(growth_max) = growth_max(command)
+            && growth_max < self.store_room() / ROOM_PARTS
+        {
+            return growth_max;
         }
         match self.store.growth(command) {
             Some(growth) => growth,

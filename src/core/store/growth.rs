@@ -5,8 +5,12 @@
 use super::Store;
 use super::node::{Lookup, NODE_BYTES};
 use super::node_id::NodeId;
+use super::path::depth_of;
 use super::write::Conditions;
 use crate::core::command::{Command, KeyPath};
+
+/// The longest name that a create in order gives: the digits of a `u64`.
+const ORDERED_NAME_BYTES_MAX: u64 = 20;
 
 impl Store {
     /// By how many bytes `bytes` would grow if the command were applied now; 0 if it only removes,
@@ -86,6 +90,17 @@ impl Store {
             None => (new_bytes == 0).then_some(0),
         }
     }
+}
+
+/// By how many bytes a command that writes new content makes a key space larger at most: as if all
+/// nodes of its path were new. `None` for other commands.
+pub fn growth_max(command: &Command) -> Option<u64> {
+    let (path, value) = command.content()?;
+    // One node more, which a create in order names.
+    let nodes = u64::from(depth_of(path.as_str())) + 1;
+    let name_bytes = path.as_str().len() as u64 + ORDERED_NAME_BYTES_MAX;
+    let value_bytes = value.map_or(0, str::len) as u64;
+    Some(nodes * NODE_BYTES + name_bytes + value_bytes)
 }
 
 /// The size of a new node at `path`, and of the directories that are missing: their names begin at
