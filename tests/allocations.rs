@@ -36,7 +36,7 @@ const SMALL_REQUESTS: u64 = 500;
 const LARGE_REQUESTS: u64 = 20;
 
 /// The bounds for one request.
-const SMALL_PUT_ALLOCATIONS_MAX: f64 = 8.0;
+const SMALL_PUT_ALLOCATIONS_MAX: f64 = 7.0;
 const LARGE_PUT_BYTES_MAX: f64 = 5.0 * LARGE_BYTES as f64;
 /// Nothing but what a timer does now and then.
 const SMALL_GET_ALLOCATIONS_MAX: f64 = 0.05;

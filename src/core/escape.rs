@@ -3,6 +3,9 @@
 //! A malformed escape is an error, never a character. Each byte that is not UTF-8 becomes U+FFFD.
 use std::borrow::Cow;
 
+/// How many bytes are looked at without a branch between them.
+const BLOCK_BYTES: usize = 64;
+
 /// A `%` without two hexadecimal digits after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadEscape;
@@ -43,12 +46,25 @@ pub fn decode(text: &[u8], plus_is_space: bool) -> Result<Cow<'_, str>, BadEscap
 /// Whether one of the bytes is such a byte. It looks at whole blocks without a branch for each byte,
 /// so that the compiler can use vector instructions.
 pub fn any_byte(bytes: &[u8], is_such: impl Fn(u8) -> bool) -> bool {
-    let mut blocks = bytes.chunks(64);
+    let mut blocks = bytes.chunks(BLOCK_BYTES);
     blocks.any(|block| {
         block
             .iter()
             .fold(false, |found, byte| found | is_such(*byte))
     })
+}
+
+/// The place of the first such byte. It looks at whole blocks as `any_byte` does.
+pub fn find_byte(bytes: &[u8], wanted: u8) -> Option<usize> {
+    let mut start = 0;
+    for block in bytes.chunks(BLOCK_BYTES) {
+        if any_byte(block, |byte| byte == wanted) {
+            let place = block.iter().position(|byte| *byte == wanted)?;
+            return Some(start + place);
+        }
+        start += block.len();
+    }
+    None
 }
 
 fn hex(digit: u8) -> Result<u8, BadEscape> {
@@ -96,4 +112,20 @@ fn escape(text: &str, stays: &[u8], plus_for_space: bool) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_found_at_each_place() {
+        for place in 0..3 * BLOCK_BYTES {
+            let mut bytes = [b'v'; 3 * BLOCK_BYTES];
+            assert_eq!(find_byte(&bytes[..place], b'&'), None);
+            bytes[place] = b'&';
+            *bytes.last_mut().expect("not empty") = b'&';
+            assert_eq!(find_byte(&bytes, b'&'), Some(place));
+        }
+    }
 }

@@ -273,7 +273,7 @@ impl Shape {
     fn head<'a>(
         &self,
         status: u16,
-        content_type: &str,
+        content_type: &'static str,
         context: &Context,
         out: &'a mut Vec<u8>,
     ) -> ResponseHead<'a> {

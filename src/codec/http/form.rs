@@ -74,16 +74,18 @@ impl<'a> Form<'a> {
     }
 
     fn add(&mut self, text: &'a [u8]) -> Result<(), FormError> {
-        for pair in text.split(|b| *b == b'&').filter(|p| !p.is_empty()) {
+        let mut rest = Some(text);
+        while let Some(text) = rest {
+            let (pair, after) = cut(text, b'&');
+            rest = after;
+            if pair.is_empty() {
+                continue;
+            }
             if FEW + self.more.len() == PARAMETERS_MAX {
                 return Err(FormError::TooMany);
             }
-            let equals = pair.iter().position(|b| *b == b'=');
-            let (key, value) = match equals {
-                Some(at) => (&pair[..at], &pair[at + 1..]),
-                None => (pair, &pair[pair.len()..]),
-            };
-            let decoded = (self.decode(key)?, self.decode(value)?);
+            let (key, value) = cut(pair, b'=');
+            let decoded = (self.decode(key)?, self.decode(value.unwrap_or_default())?);
             match self.few.iter_mut().find(|pair| pair.is_none()) {
                 Some(free) => *free = Some(decoded),
                 None => self.more.push(decoded),
@@ -99,6 +101,14 @@ impl<'a> Form<'a> {
             return Err(FormError::TooLarge);
         }
         Ok(decoded)
+    }
+}
+
+/// The text before the first such byte, and the text after it; `None` if there is no such byte.
+fn cut(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
+    match escape::find_byte(text, byte) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
     }
 }
 

@@ -67,7 +67,12 @@ pub struct ResponseHead<'a> {
     bodiless: bool,
 }
 
-const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+const LINE_END: &[u8] = b"\r\n";
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The most digits of a `u64` in a base of 10 or more.
+const DIGITS_MAX: usize = 20;
 
 /// Room for the digits of `Content-Length`, which is known only after the body has been written.
 const LENGTH_DIGITS: usize = 10;
@@ -99,40 +104,39 @@ impl<'a> ResponseHead<'a> {
         }
     }
 
-    /// Adds `Content-Type`, unless it is empty.
-    pub fn content_type(&mut self, value: &str) {
+    /// Adds `Content-Type`, unless it is empty. tern's own types need no look for control characters.
+    pub fn content_type(&mut self, value: &'static str) {
         if !value.is_empty() {
-            self.header("Content-Type", value);
+            self.line("Content-Type", value.as_bytes());
         }
     }
 
     /// Adds a header. Control characters in the value are sent as spaces: a line break would begin
     /// a header that a client chose (RFC 9110 section 5.5).
     pub fn header(&mut self, name: &str, value: &str) {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
-        let from = self.out.len();
-        self.out.extend_from_slice(value.as_bytes());
-        for byte in self.out[from..].iter_mut().filter(|b| b.is_ascii_control()) {
+        self.line(name, value.as_bytes());
+        let end = self.out.len() - LINE_END.len();
+        let written = &mut self.out[end - value.len()..end];
+        for byte in written.iter_mut().filter(|b| b.is_ascii_control()) {
             *byte = b' ';
         }
-        self.out.extend_from_slice(b"\r\n");
     }
 
     /// Adds a header whose value is a number.
     pub fn number(&mut self, name: &str, value: u64) {
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b": ");
-        push_number(value, self.out);
-        self.out.extend_from_slice(b"\r\n");
+        self.line(name, digits::<10>(value, &mut [0; DIGITS_MAX]));
     }
 
     /// Adds a header whose value is a number in hexadecimal digits.
     pub fn hexadecimal(&mut self, name: &str, value: u64) {
+        self.line(name, digits::<16>(value, &mut [0; DIGITS_MAX]));
+    }
+
+    fn line(&mut self, name: &str, value: &[u8]) {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
-        push_hexadecimal(value, self.out);
-        self.out.extend_from_slice(b"\r\n");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(LINE_END);
     }
 
     /// Ends the head. `write` appends the whole body, whose length is then filled in.
@@ -174,8 +178,8 @@ impl<'a> ResponseHead<'a> {
         let out = self.end(framing);
         let body = out.len();
         let left_out = write(out);
-        let mut room = [0; 20];
-        let length = digits((out.len() - body + left_out) as u64, &mut room);
+        let mut room = [0; DIGITS_MAX];
+        let length = digits::<10>((out.len() - body + left_out) as u64, &mut room);
         assert!(length.len() <= LENGTH_DIGITS, "a body is below 10 GB");
         if head_only {
             out.truncate(body);
@@ -221,26 +225,24 @@ impl<'a> ResponseHead<'a> {
 
 /// Appends a number in decimal digits.
 pub fn push_number(number: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(digits(number, &mut [0; 20]));
-}
-
-fn digits(mut number: u64, room: &mut [u8; 20]) -> &[u8] {
-    let mut at = room.len();
-    loop {
-        at -= 1;
-        room[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &room[at..];
-        }
-    }
+    out.extend_from_slice(digits::<10>(number, &mut [0; DIGITS_MAX]));
 }
 
 /// Appends a number in hexadecimal digits, as in the size of a chunk.
 pub fn push_hexadecimal(number: u64, out: &mut Vec<u8>) {
-    let places = number.max(1).ilog2() / 4;
-    for place in (0..=places).rev() {
-        out.push(HEX_DIGITS[(number >> (4 * place)) as usize & 15]);
+    out.extend_from_slice(digits::<16>(number, &mut [0; DIGITS_MAX]));
+}
+
+/// The digits of a number in a base of 10 to 16.
+fn digits<const BASE: u64>(mut number: u64, room: &mut [u8; DIGITS_MAX]) -> &[u8] {
+    let mut at = room.len();
+    loop {
+        at -= 1;
+        room[at] = DIGITS[(number % BASE) as usize];
+        number /= BASE;
+        if number == 0 {
+            return &room[at..];
+        }
     }
 }
 

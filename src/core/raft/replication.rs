@@ -19,6 +19,9 @@ const APPEND_BYTES_MAX: usize = 256 << 10;
 /// much.
 const TURN_BYTES_MAX: usize = 1 << 20;
 
+/// A record has room for so many entries at first. Under load a turn has dozens of proposals.
+const ENTRIES_EXPECTED: usize = 16;
+
 /// After this time without an append a leader sends heartbeats at twice the interval, in
 /// microseconds: an idle cluster costs half the bytes and wake-ups.
 const QUIET_US: u64 = 1_000_000;
@@ -246,8 +249,10 @@ impl Raft {
             self.consume_room_of(entry);
             return self.gate.last_record();
         }
+        let mut entries = Vec::with_capacity(ENTRIES_EXPECTED);
+        entries.push(entry.clone());
         self.persist(Persist::Append {
-            entries: vec![entry.clone()],
+            entries,
             commit: mark,
         })
     }

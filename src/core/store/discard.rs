@@ -54,7 +54,7 @@ mod tests {
         });
         let dir = store.tree.insert(ROOT, "dir", Node::new(None, None, 1));
         for n in 0..2500 {
-            let node = Node::new(Some("v".into()), None, 2);
+            let node = Node::new(Some(&"v".into()), None, 2);
             store.tree.insert(dir, &n.to_string(), node);
         }
         let mut discarded = Discarded::new(store);

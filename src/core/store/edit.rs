@@ -68,7 +68,7 @@ impl Store {
                     .insert(dir, name, Node::new(None, None, self.index));
             }
         }
-        let node = Node::new(new.value.clone(), new.expires_ns, self.index);
+        let node = Node::new(new.value.as_ref(), new.expires_ns, self.index);
         self.ttl.add(due_of(&node, depth_of(text)), text);
         let view = node.view_with(path.shared(), new.value);
         self.tree.insert(dir, &text[leaf..], node);
@@ -77,18 +77,23 @@ impl Store {
 
     /// Puts a new file in the place of a file, as `create_at` does, without touching the directory.
     /// Only while nothing is frozen: a freeze may need the old file.
-    pub(super) fn replace_file(&mut self, id: NodeId, path: &KeyPath, new: NewContent) -> View {
+    pub(super) fn replace_file(
+        &mut self,
+        id: NodeId,
+        path: &KeyPath,
+        value: Arc<str>,
+        expires_ns: Option<u64>,
+    ) -> View {
         let text = path.as_str();
         let depth = depth_of(text);
         let old_due = due_of(self.tree.node(id), depth);
-        let value = new.value.clone();
         let index = self.index;
-        let node = self
-            .tree
-            .change(id, |node| *node = Node::new(value, new.expires_ns, index));
+        let node = self.tree.change(id, |node| {
+            node.become_file(&value, expires_ns, index);
+        });
         self.ttl.remove(old_due);
         self.ttl.add(due_of(node, depth), text);
-        node.view_with(path.shared(), new.value)
+        node.view_with(path.shared(), Some(value))
     }
 
     /// Changes a node in place: the value and the expiration of a file, the expiration alone of a
@@ -98,11 +103,10 @@ impl Store {
         self.freezer.save(id, self.tree.node(id), text, self.index);
         let depth = depth_of(text);
         let old_due = due_of(self.tree.node(id), depth);
-        let value = new.value.clone();
         let index = self.index;
         let node = self.tree.change(id, |node| {
             node.set_expiry(new.expires_ns);
-            node.modify_file(value, index);
+            node.modify_file(new.value.as_ref(), index);
         });
         self.ttl.remove(old_due);
         self.ttl.add(due_of(node, depth), text);

@@ -41,11 +41,11 @@ enum OtherContent {
 
 impl Content {
     /// A file with a value that can be shared.
-    fn file(value: Arc<str>) -> Content {
+    fn file(value: &Arc<str>) -> Content {
         if value.len() < SHARED_VALUE_BYTES_MIN {
-            return Content::ShortFile((&*value).into());
+            return Content::ShortFile((&**value).into());
         }
-        Content::Other(Box::new(OtherContent::LongFile(value)))
+        Content::Other(Box::new(OtherContent::LongFile(value.clone())))
     }
 
     /// A file with a copy of a value.
@@ -53,7 +53,21 @@ impl Content {
         if value.len() < SHARED_VALUE_BYTES_MIN {
             return Content::ShortFile(value.into());
         }
-        Content::file(value.into())
+        Content::file(&value.into())
+    }
+
+    /// Becomes a file with this value. A short value of the same length takes the memory of the former
+    /// one.
+    fn become_file(&mut self, value: &Arc<str>) {
+        match self {
+            Content::ShortFile(former) if former.len() == value.len() => {
+                let mut text = String::from(std::mem::take(former));
+                text.clear();
+                text.push_str(value);
+                *former = text.into();
+            }
+            _ => *self = Content::file(value),
+        }
     }
 
     fn empty_dir() -> Content {
@@ -91,7 +105,7 @@ pub struct Node {
 
 impl Node {
     /// A node created at etcd index `index`. Without a value it is a directory.
-    pub fn new(value: Option<Arc<str>>, expires_ns: Option<u64>, index: u64) -> Node {
+    pub fn new(value: Option<&Arc<str>>, expires_ns: Option<u64>, index: u64) -> Node {
         Node {
             content: value.map_or_else(Content::empty_dir, Content::file),
             expires: Expiry::new(expires_ns),
@@ -171,14 +185,22 @@ impl Node {
     ///
     /// A directory is left as it is: etcd 0.4 keeps the index of a directory that is updated, and
     /// clients compare it.
-    pub fn modify_file(&mut self, value: Option<Arc<str>>, index: u64) {
+    pub fn modify_file(&mut self, value: Option<&Arc<str>>, index: u64) {
         if self.is_dir() {
             return;
         }
         self.modified = index;
         if let Some(value) = value {
-            self.content = Content::file(value);
+            self.content.become_file(value);
         }
+    }
+
+    /// Becomes a file as `new` makes it.
+    pub fn become_file(&mut self, value: &Arc<str>, expires_ns: Option<u64>, index: u64) {
+        self.content.become_file(value);
+        self.expires = Expiry::new(expires_ns);
+        self.modified = index;
+        self.created = index;
     }
 
     /// The node as clients see it, without copies.
@@ -446,7 +468,7 @@ mod tests {
     #[test]
     fn released_places_are_reused() {
         let mut tree = KeyTree::new();
-        let file = |index| Node::new(Some("v".into()), None, index);
+        let file = |index| Node::new(Some(&"v".into()), None, index);
         let mut ids = Vec::new();
         for index in 0..3000 {
             ids.push(tree.insert(ROOT, &format!("{index:04}"), file(index)));
@@ -464,12 +486,12 @@ mod tests {
     #[test]
     fn a_node_counts_while_a_directory_holds_it() {
         let mut tree = KeyTree::new();
-        let file = Node::new(Some("value".into()), None, 1);
+        let file = Node::new(Some(&"value".into()), None, 1);
         let dir = tree.insert(ROOT, "dir", Node::new(None, None, 1));
         assert_eq!(tree.bytes(), NODE_BYTES + 3);
         let id = tree.insert(dir, "name", file);
         assert_eq!(tree.bytes(), 2 * NODE_BYTES + 3 + 9);
-        tree.change(id, |node| node.modify_file(Some("v".into()), 2));
+        tree.change(id, |node| node.modify_file(Some(&"v".into()), 2));
         assert_eq!(tree.bytes(), 2 * NODE_BYTES + 3 + 5);
         assert_eq!(tree.take_child(ROOT, "dir"), Some(dir));
         assert_eq!(tree.bytes(), NODE_BYTES + 5);

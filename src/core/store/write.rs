@@ -144,11 +144,11 @@ impl Store {
         }
         self.raise_index();
         let ttl_s = new.ttl_s;
-        let node = match lookup {
-            Lookup::Node { id, .. } if new.value.is_some() && self.freezer.is_idle() => {
-                self.replace_file(id, path, new)
+        let node = match (lookup, new.value) {
+            (Lookup::Node { id, .. }, Some(value)) if self.freezer.is_idle() => {
+                self.replace_file(id, path, value, new.expires_ns)
             }
-            _ => self.create_at(lookup, path, new),
+            (lookup, value) => self.create_at(lookup, path, NewContent { value, ..new }),
         };
         Ok(self.publish(Action::Set, node, ttl_s, prev))
     }
