@@ -23,8 +23,10 @@ pub const MEMORY_BYTES_MIN: u64 = 16 << 20;
 const STORE_SHARES: u64 = 18;
 /// The most bytes of events that are kept, however much memory there is.
 const HISTORY_BYTES_MAX: u64 = 16 << 20;
-/// The most bytes that are kept for snapshots and listings, however much memory there is.
-const COPIES_BYTES_MAX: u64 = 16 << 20;
+/// The most bytes that are kept for snapshots and listings, however much memory there is: as many as
+/// of the log make a snapshot due. No more are needed, unless the log grows by more while a
+/// snapshot is written.
+const COPIES_BYTES_MAX: u64 = LOG_BYTES_MAX / 3;
 /// The most bytes that the clients hold, however much memory there is.
 const CLIENT_BYTES_MAX: u64 = 64 << 20;
 /// The longest body of a request, however much memory there is. `-max-request-bytes` allows more.
@@ -236,7 +238,10 @@ mod tests {
         assert_eq!(bounds.due_bytes(1000 * MIB, 0), 256 * MIB);
         assert_eq!(bounds.snapshot_bytes_due(32 * MIB, 1000, 0), 4000);
         assert_eq!(bounds.snapshot_bytes_due(800 * MIB, MIB, 0), 25 * MIB / 4);
-        assert_eq!(bounds.snapshot_bytes_due(800 * MIB, MIB, MIB), 100 * MIB);
+        assert_eq!(
+            bounds.snapshot_bytes_due(800 * MIB, MIB, 16 * MIB),
+            100 * MIB
+        );
         // The last snapshot is history for the most part.
         assert_eq!(bounds.due_bytes(MIB, 17 * MIB), 17 * MIB);
         assert_eq!(segment_bytes(8 << 30, None), 16 * MIB);

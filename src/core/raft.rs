@@ -505,6 +505,7 @@ impl Raft {
         self.on_input(now);
         if self.role == RaftRole::Leader {
             self.maybe_heartbeat();
+            self.release_covered();
         } else if self.election.is_due(self.now_us) {
             self.on_election_timeout();
         }

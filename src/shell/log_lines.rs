@@ -26,7 +26,7 @@ pub fn log(machine: &Machine, fact: &Fact) {
         Fact::SnapshotSaved { index, bytes } => {
             log::info!("snapshot of index {} saved ({bytes} bytes)", index.0);
         }
-        Fact::SnapshotAbandoned { index } => log_failed_snapshot(*index),
+        Fact::SnapshotAbandoned { index, pause_us } => log_abandoned_snapshot(*index, *pause_us),
         Fact::SnapshotInstalled { index } => {
             log::info!("snapshot of index {} from a peer installed", index.0);
         }
@@ -135,10 +135,12 @@ fn log_bridged_clock(by_ms: u64) {
     );
 }
 
-fn log_failed_snapshot(index: Index) {
+fn log_abandoned_snapshot(index: Index, pause_us: u64) {
     log::warn!(
-        "snapshot of index {} failed: keeping the former one, trying again after 60 s",
-        index.0
+        "the snapshot of index {} is given up: the former one stays, and the log grows. Trying again \
+         after {} s",
+        index.0,
+        pause_us / 1_000_000
     );
 }
 

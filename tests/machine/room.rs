@@ -12,7 +12,11 @@ const ENOUGH: u64 = 64 << 20;
 /// The disk of one member is full, or has room again.
 fn set_room(cluster: &mut Cluster, id: PeerId, bytes: u64) {
     let rig = cluster.at(id);
-    let space = if bytes == 0 { Space::Low } else { Space::Ok };
+    let space = if bytes < 1 << 20 {
+        Space::Low
+    } else {
+        Space::Ok
+    };
     rig.machine.on_space(rig.now, space);
     rig.machine.on_room(bytes);
 }
@@ -149,24 +153,71 @@ fn protocol_05_nodes_expire_while_a_full_leader_fails_to_hand_over() {
     assert_eq!(cluster.at(leader).value("/short"), None);
 }
 
-/// Large values wait for one slow sync. Those beyond the bound on uncommitted bytes are refused with
-/// the reason.
+/// Large values wait for one slow sync: 64 MiB of them in the log, and as many for their turn. Those
+/// beyond are refused with the reason.
 #[test]
 fn large_values_that_come_together_wait_for_the_sync() {
     let mut rig = Rig::serving(settings(1));
     let value = "x".repeat(1 << 20);
     let mut tickets = Vec::new();
-    for key in 0..80 {
+    for key in 0..150 {
         tickets.push(rig.ask(set(&format!("/{key}"), &value)));
         rig.turn();
     }
     rig.settle();
     let outcomes: Vec<_> = tickets.into_iter().map(|t| rig.answer(t)).collect();
     let taken = outcomes.iter().filter(|o| matches!(o, Outcome::Event(_)));
-    assert!((60..70).contains(&taken.count()), "64 MiB are taken");
+    assert!((120..140).contains(&taken.count()), "128 MiB are taken");
     let busy = failed(Code::RaftInternal, "too many writes wait to be committed");
     assert_eq!(outcomes.last(), Some(&busy));
     assert!(matches!(rig.done(set("/more", "x")), Outcome::Event(_)));
+}
+
+/// The disk has room, and the next segment of the log is being made.
+fn without_segment() -> Rig {
+    let mut rig = Rig::serving(settings(1));
+    rig.machine.on_space(rig.now, Space::Ok);
+    rig.machine.on_room(100_000);
+    rig
+}
+
+const NO_SEGMENT: &str = "the log has no room for so long a value now";
+
+#[test]
+fn a_write_waits_for_the_next_segment_of_the_log() {
+    let mut rig = without_segment();
+    let tickets = ["/a", "/b"].map(|path| rig.ask(set(path, "x")));
+    rig.pass(SECOND_US);
+    for ticket in tickets {
+        assert!(rig.take_answers(ticket).is_empty());
+    }
+    rig.machine.on_room(ENOUGH);
+    rig.settle();
+    for ticket in tickets {
+        assert!(matches!(rig.answer(ticket), Outcome::Event(_)));
+    }
+}
+
+#[test]
+fn a_write_that_got_no_segment_is_told_the_cause() {
+    let mut rig = without_segment();
+    let ticket = rig.ask(set("/a", "x"));
+    rig.pass(6 * SECOND_US);
+    assert_eq!(rig.answer(ticket), failed(Code::RaftInternal, NO_SEGMENT));
+    assert_eq!(rig.value("/a"), None);
+}
+
+/// No segment can be made: now the disk is full, for the writes that wait, too.
+#[test]
+fn writes_that_wait_for_a_segment_of_a_full_disk_are_refused() {
+    let mut rig = without_segment();
+    let ticket = rig.ask(set("/a", "x"));
+    rig.settle();
+    rig.machine.on_space(rig.now, Space::Low);
+    rig.settle();
+    let full = failed(Code::RaftInternal, "disk full");
+    assert_eq!(rig.answer(ticket), full);
+    assert_eq!(rig.done(set("/b", "x")), full);
 }
 
 /// While a disk is nearly full its log waits for a snapshot to be released, and does not grow: the

@@ -246,7 +246,7 @@ impl World {
                 None => format!("lets it in: {:?}", raft.standing(PeerId(number(words, 2)))),
             },
             "clients" => {
-                let is_served = raft.has_majority_with_room();
+                let is_served = raft.has_majority_with_room(false);
                 let is_full = raft.is_full_leader();
                 format!("takes clients' entries: {is_served}, should hand over: {is_full}")
             }

@@ -236,7 +236,9 @@ impl Raft {
     ///
     /// A silent voter takes no entries, whatever it reported last. If only the silent voters are
     /// missed, it is not for want of room: this leader then steps down.
-    pub fn has_majority_with_room(&self) -> bool {
+    ///
+    /// `will_have_room`: this leader has room, or gets some without more than a moment's work.
+    pub fn has_majority_with_room(&self, will_have_room: bool) -> bool {
         let is_silent = |peer: &Progress| self.is_silent(peer, self.now_us);
         if !self.is_majority(|peer| !is_silent(peer)) {
             return true;
@@ -244,7 +246,7 @@ impl Raft {
         let has_room = |peer: &Progress| peer.has_client_room() && !is_silent(peer);
         let mut count = self.tracker.voters().filter(|p| has_room(p)).count();
         let is_voter = self.configuration().is_voter(self.id);
-        if is_voter && self.has_client_room() {
+        if is_voter && (will_have_room || self.has_client_room()) {
             count += 1;
         }
         count >= self.configuration().majority()
@@ -254,7 +256,7 @@ impl Raft {
     /// hand over.
     pub fn is_full_leader(&self) -> bool {
         let leads = self.role == RaftRole::Leader;
-        leads && !self.has_client_room() && self.has_majority_with_room()
+        leads && !self.has_client_room() && self.has_majority_with_room(false)
     }
 }
 

@@ -40,8 +40,11 @@ pub struct OwnSnapshots {
     /// Its index only rises.
     newest: SnapshotMeta,
 
-    /// The disk was told that it may delete all entries up to here. At most the index of the older
-    /// of the two kept snapshots. Only rises.
+    /// The index of the older of the two kept snapshots. Entries up to it may go.
+    older: Index,
+
+    /// The disk was told that it may delete all entries up to here. At most `older`, or the index of
+    /// the snapshot that was found at the start. Only rises.
     released: Index,
 
     /// The receiver of the chunk that the owner was asked for last. Receivers take turns in the order
@@ -55,6 +58,7 @@ impl OwnSnapshots {
         let released = newest.index;
         OwnSnapshots {
             newest,
+            older: released,
             released,
             last_receiver: PeerId(0),
         }
@@ -121,19 +125,14 @@ impl Raft {
         }
     }
 
-    /// The owner has saved a snapshot of the state as of `index` durably. Entries up to `release`
-    /// may go: the older of the two kept snapshots covers them.
-    ///
-    /// In memory, entries that the newest snapshot covers are kept for followers that are a little
-    /// behind, as long as they take little. Entries after a snapshot that is being sent stay, unless
-    /// the receiver is silent or has no room for it. A peer that was away for long starts over with a
-    /// newer snapshot.
+    /// The owner has saved a snapshot of the state as of `index` durably. Entries up to `older` may go:
+    /// the older of the two kept snapshots covers them.
     ///
     /// # Panics
     ///
-    /// If `release` is after `index`, or `index` is neither durable nor in a snapshot.
-    pub fn on_snapshot_saved(&mut self, index: Index, release: Index) {
-        assert!(release <= index, "the older snapshot is not newer");
+    /// If `older` is after `index`, or `index` is neither durable nor in a snapshot.
+    pub fn on_snapshot_saved(&mut self, index: Index, older: Index) {
+        assert!(older <= index, "the older snapshot is not newer");
         let durable = self.snapshots.newest().index.max(self.log.durable());
         assert!(index <= durable, "a snapshot holds durable entries");
         if index > self.snapshots.newest().index {
@@ -141,6 +140,21 @@ impl Raft {
             self.snapshots.on_durable(meta);
             self.marks.on_marked(index);
         }
+        self.snapshots.older = older;
+        self.release_covered();
+        let needed = self.snapshots.newest().index.min(self.log.applied());
+        self.membership.trim(needed);
+        self.check_invariants();
+    }
+
+    /// Releases the entries that the snapshots cover. A leader does so with its heartbeats too: a
+    /// receiver may have ended or become silent, and a log that is full gets no further snapshot.
+    ///
+    /// In memory, entries that the newest snapshot covers are kept for followers that are a little
+    /// behind, as long as they take little. Entries after a snapshot that is being sent stay, unless
+    /// the receiver is silent or has no room for it. A peer that was away for long starts over with a
+    /// newer snapshot.
+    pub(super) fn release_covered(&mut self) {
         // Entries after this one are kept for a receiver.
         let mut sending = Index(u64::MAX);
         for peer in self.tracker.iter() {
@@ -150,7 +164,7 @@ impl Raft {
                 sending = sending.min(sent);
             }
         }
-        let through = release.min(self.log.applied()).min(sending);
+        let through = self.snapshots.older.min(self.log.applied()).min(sending);
         // A lone member has no peer that may need entries: its memory holds none that the newest
         // snapshot covers. The disk keeps them, in case the newest snapshot is damaged.
         let is_alone = self.configuration().members.len() == 1 && self.tracker.is_empty();
@@ -168,9 +182,6 @@ impl Raft {
         if self.snapshots.release(through) {
             self.persist(Persist::Release { through });
         }
-        let needed = self.snapshots.newest().index.min(self.log.applied());
-        self.membership.trim(needed);
-        self.check_invariants();
     }
 }
 

@@ -32,6 +32,7 @@
 //! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
 use super::Replica;
 use super::pending::{Ending, Forwarded, SentTo};
+use super::propose::WriteRefusal;
 use crate::core::command::{self, Command, Origin};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::core::peers::ProcessChange;
@@ -249,6 +250,36 @@ impl Replica {
             op,
             bytes,
             due_us,
+            cause: "",
+        };
+        self.pending.add_forwarded(ticket, request);
+    }
+
+    /// This leader does not take a client's write now: holds it until it does, at the longest until
+    /// `due_us`. If it never does, the client is told the `cause`. Held writes take as much memory
+    /// as those that are not committed.
+    pub(super) fn hold_until_taken(
+        &mut self,
+        ticket: Ticket,
+        command: Command,
+        cause: &'static str,
+        due_us: u64,
+    ) {
+        let bytes = command::encoded_len(&command);
+        let held_bytes = self.pending.forwarded_bytes();
+        let bytes_max = self.settings.memory.uncommitted_bytes_max;
+        let is_too_long = held_bytes > 0 && held_bytes + bytes > bytes_max;
+        if is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX {
+            let outcome = Outcome::Failed(Error::new(Code::RaftInternal, cause));
+            return self.answer(ticket, outcome);
+        }
+        let request = Forwarded {
+            number: self.forwarding.next_number(),
+            sent: None,
+            op: Op::Write(command),
+            bytes,
+            due_us,
+            cause,
         };
         self.pending.add_forwarded(ticket, request);
     }
@@ -293,6 +324,10 @@ impl Replica {
             match request.op {
                 Op::Write(command) => self.write_until(now, ticket, command, request.due_us),
                 op => self.read_until(now, ticket, op, request.due_us),
+            }
+            if leads && self.pending.is_forwarded(ticket) {
+                // Not yet, and that holds for the next ones, too.
+                return;
             }
         }
     }
@@ -416,7 +451,12 @@ impl Replica {
     /// happened.
     pub(super) fn outcome_of_given_up_forward(&self, request: &Forwarded) -> Outcome {
         let is_sent = request.sent.is_some();
-        forward_failure(&request.op, if is_sent { OUTCOME_UNKNOWN } else { "" })
+        let cause = if is_sent {
+            OUTCOME_UNKNOWN
+        } else {
+            request.cause
+        };
+        forward_failure(&request.op, cause)
     }
 
     /// `from` replied, with the index that a read has to wait for or with the cause of a refusal. A
@@ -522,8 +562,10 @@ impl Replica {
         self.maybe_hand_over_full(now);
         match self.append_write(now, command, Some(id)) {
             Ok(_) => Ok(()),
-            Err(Outcome::Failed(error)) if !error.cause.is_empty() => Err(error.cause),
-            // Without a cause: not now.
+            Err(WriteRefusal::Final(Outcome::Failed(error))) if !error.cause.is_empty() => {
+                Err(error.cause)
+            }
+            // The follower holds it, and sends it again.
             Err(_) => Err(NOT_TAKEN.into()),
         }
     }

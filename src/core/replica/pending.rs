@@ -104,6 +104,9 @@ pub struct Forwarded {
     /// The deadline in microseconds of the monotonic clock. It stays when the request is sent
     /// again.
     pub due_us: u64,
+    /// The cause that the client is told if it is still held at the deadline; empty if no leader
+    /// took requests.
+    pub cause: &'static str,
 }
 
 /// Where a forwarded request was sent.
@@ -552,13 +555,18 @@ impl Pending {
 
     /// Takes the row of a forwarded request; `None` if the ticket does not belong to one.
     pub fn take_forwarded(&mut self, ticket: Ticket) -> Option<Forwarded> {
-        if !matches!(self.get(ticket), Some(Waiting::Forwarded(_))) {
+        if !self.is_forwarded(ticket) {
             return None;
         }
         let Some(Waiting::Forwarded(request)) = self.take(ticket) else {
             unreachable!("looked at above");
         };
         Some(*request)
+    }
+
+    /// Whether the request of this ticket is forwarded or held.
+    pub fn is_forwarded(&self, ticket: Ticket) -> bool {
+        matches!(self.get(ticket), Some(Waiting::Forwarded(_)))
     }
 
     /// The forwarded request of a ticket.
@@ -811,6 +819,7 @@ mod tests {
             },
             bytes: 10,
             due_us: 70,
+            cause: "",
         }
     }
 

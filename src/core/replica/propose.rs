@@ -24,6 +24,35 @@ const STORE_FULL: &str = "store full";
 const ROOM_PARTS: u64 = 16;
 /// The cause of the refusal while the log fills its memory.
 const LOG_FULL: &str = "the log fills its memory until a snapshot is written";
+/// The cause of the refusal while the disks are slower than the writes come.
+const TOO_MANY: &str = "too many writes wait to be committed";
+/// The cause of the refusal while the disk has room, but the log does not reach into it yet.
+const NO_SEGMENT: &str = "the log has no room for so long a value now";
+
+/// Why a leader does not append a client's write.
+pub enum WriteRefusal {
+    /// It may take the command soon, without anything else having to happen: the cause that a
+    /// client is told if it does not.
+    NotNow(Command, &'static str),
+    /// The answer to the client.
+    Final(Outcome),
+}
+
+impl WriteRefusal {
+    fn failed(cause: &'static str) -> WriteRefusal {
+        WriteRefusal::Final(Outcome::Failed(Error::new(Code::RaftInternal, cause)))
+    }
+
+    /// The answer to a client that does not wait.
+    pub fn into_outcome(self) -> Outcome {
+        match self {
+            WriteRefusal::NotNow(_, cause) => {
+                Outcome::Failed(Error::new(Code::RaftInternal, cause))
+            }
+            WriteRefusal::Final(outcome) => outcome,
+        }
+    }
+}
 
 /// Writes.
 impl Replica {
@@ -42,19 +71,24 @@ impl Replica {
             Ok((index, term)) => {
                 self.wait_for_entry(due_us, ticket, index, term, Purpose::Write);
             }
-            Err(outcome) => self.answer(ticket, outcome),
+            Err(WriteRefusal::NotNow(command, cause)) => {
+                self.hold_until_taken(ticket, command, cause, due_us);
+            }
+            Err(refusal) => self.answer(ticket, refusal.into_outcome()),
         }
     }
 
-    /// Whether this member leads, and the disks of a majority are full.
+    /// Whether this member leads, and the disks of a majority are full. A log that has not got its
+    /// next segment yet has little room, too: a disk is full once no segment can be made.
     pub(super) fn lacks_room(&self) -> bool {
-        self.raft.role() == RaftRole::Leader && !self.raft.has_majority_with_room()
+        let leads = self.raft.role() == RaftRole::Leader;
+        leads && !self.raft.has_majority_with_room(!self.is_disk_low)
     }
 
     /// A leader whose log has no room, while other voters have some, begins to hand over, unless
     /// that has just failed. Returns whether it does.
     pub(super) fn maybe_hand_over_full(&mut self, now: Now) -> bool {
-        let is_full = self.raft.is_full_leader() && !self.lacks_room();
+        let is_full = self.is_disk_low && self.raft.is_full_leader() && !self.lacks_room();
         is_full && !self.raft.leaves_writes_to_next_leader() && self.hand_over(now)
     }
 
@@ -63,7 +97,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// The answer to the client if the command was not appended.
+    /// The command was not appended.
     #[allow(
         clippy::result_large_err,
         reason = "a refusal is rare, and boxing every event would cost each write an allocation"
@@ -73,36 +107,41 @@ impl Replica {
         now: Now,
         mut command: Command,
         origin: Option<Origin>,
-    ) -> Result<(Index, Term), Outcome> {
+    ) -> Result<(Index, Term), WriteRefusal> {
         if let Some(lease) = command.lease_mut() {
             lease.take(self.stamp(now));
         }
         if !command.is_sound() {
             // The command of a faulty member.
-            let error = Error::new(Code::RaftInternal, "the ttl is out of range");
-            return Err(Outcome::Failed(error));
+            return Err(WriteRefusal::failed("the ttl is out of range"));
         }
         if self.lacks_room() {
             self.report_no_room();
-            return Err(Outcome::Failed(Error::new(Code::RaftInternal, DISK_FULL)));
+            return Err(WriteRefusal::failed(DISK_FULL));
+        }
+        let awaits_segment = !self.raft.has_client_room() && !self.is_disk_low;
+        if awaits_segment && self.raft.role() == RaftRole::Leader {
+            return Err(WriteRefusal::NotNow(command, NO_SEGMENT));
         }
         if self.raft.leaves_writes_to_next_leader() {
             let leader = Some(self.raft.id());
-            return Err(self.outcome_of_refusal(ProposalRefusal::NotLeader(leader)));
+            let outcome = self.outcome_of_refusal(ProposalRefusal::NotLeader(leader));
+            return Err(WriteRefusal::Final(outcome));
         }
         let is_full = match command.content() {
             Some(_) => self.raft.is_log_full(),
             None => self.raft.log_memory_bytes() > 2 * self.settings.memory.log_bytes_max,
         };
+        if is_full && self.snapshotting.is_kept_off(now) {
+            return Err(WriteRefusal::failed(DISK_FULL));
+        }
         if is_full {
-            let has_no_room = self.snapshotting.is_kept_off(now);
-            let cause = if has_no_room { DISK_FULL } else { LOG_FULL };
-            return Err(Outcome::Failed(Error::new(Code::RaftInternal, cause)));
+            return Err(WriteRefusal::NotNow(command, LOG_FULL));
         }
         let growth = self.growth(&command);
         if growth > self.store_room() {
             self.report_full_store();
-            return Err(Outcome::Failed(Error::new(Code::RaftInternal, STORE_FULL)));
+            return Err(WriteRefusal::failed(STORE_FULL));
         }
         match self.raft.propose_from(now, &command, origin) {
             Ok((index, term)) => {
@@ -112,7 +151,11 @@ impl Replica {
                 }
                 Ok((index, term))
             }
-            Err(refusal) => Err(self.outcome_of_refusal(refusal)),
+            Err(ProposalRefusal::Busy) => Err(WriteRefusal::NotNow(command, TOO_MANY)),
+            Err(ProposalRefusal::NoRoom) if !self.is_disk_low => {
+                Err(WriteRefusal::NotNow(command, NO_SEGMENT))
+            }
+            Err(refusal) => Err(WriteRefusal::Final(self.outcome_of_refusal(refusal))),
         }
     }
 
@@ -203,13 +246,8 @@ impl Replica {
             ProposalRefusal::NotLeader(leader) => self
                 .redirect(leader)
                 .unwrap_or_else(|| failed(Code::RaftInternal, "")),
-            ProposalRefusal::Busy => {
-                failed(Code::RaftInternal, "too many writes wait to be committed")
-            }
-            ProposalRefusal::NoRoom => failed(
-                Code::RaftInternal,
-                "the log has no room for so long a value now",
-            ),
+            ProposalRefusal::Busy => failed(Code::RaftInternal, TOO_MANY),
+            ProposalRefusal::NoRoom => failed(Code::RaftInternal, NO_SEGMENT),
             ProposalRefusal::Unfit(UnfitChange::NotAMember) => failed(Code::KeyNotFound, ""),
             ProposalRefusal::Unfit(UnfitChange::LastVoter) => {
                 failed(Code::RaftInternal, "the last voter cannot be removed")

@@ -70,9 +70,9 @@ pub struct Snapshotting {
     unwritten_bytes: u64,
     /// When the snapshot under way began, in microseconds of the monotonic clock.
     begun_us: u64,
-    /// No snapshot begins before this time, in microseconds of the monotonic clock; 0 without a
-    /// failure.
-    not_before_us: u64,
+    /// No snapshot begins before this time, in microseconds of the monotonic clock. `None` without a
+    /// failure, and once the time has come.
+    not_before_us: Option<u64>,
 }
 
 impl Snapshotting {
@@ -86,7 +86,7 @@ impl Snapshotting {
             encoded_bytes: 0,
             unwritten_bytes: 0,
             begun_us: 0,
-            not_before_us: 0,
+            not_before_us: None,
         }
     }
 
@@ -101,16 +101,17 @@ impl Snapshotting {
         self.log_bytes += bytes as u64 + ENTRY_BYTES;
     }
 
-    /// When the next slice is due at the latest, in microseconds of the monotonic clock. `None` if
-    /// there is none to encode, and while too many wait for the disk.
+    /// When the next slice is due at the latest, or the pause after a failure ends, in microseconds of
+    /// the monotonic clock. `None` if there is nothing to encode, and while too much waits for the
+    /// disk.
     pub fn next_deadline(&self) -> Option<u64> {
-        let SnapshotStage::Writing(_) = self.stage else {
-            return None;
-        };
-        if self.is_disk_behind() {
-            return None;
+        match self.stage {
+            SnapshotStage::Idle => self.not_before_us,
+            SnapshotStage::Writing(_) if !self.is_disk_behind() => {
+                Some(self.begun_us + self.encoded_bytes.div_ceil(BYTES_PER_MS) * 1000)
+            }
+            _ => None,
         }
-        Some(self.begun_us + self.encoded_bytes.div_ceil(BYTES_PER_MS) * 1000)
     }
 
     /// Whether as many slices wait for the disk as may.
@@ -138,14 +139,15 @@ impl Snapshotting {
     /// before; it waits for `pause_us`.
     fn on_failed(&mut self, now: Now, snapshot_count: u64, pause_us: u64) {
         self.stage = SnapshotStage::Idle;
-        self.not_before_us = now.mono_us + pause_us;
+        self.not_before_us = Some(now.mono_us + pause_us);
         self.entries += snapshot_count;
         self.log_bytes += self.last_bytes;
     }
 
     /// Whether the disk lately had no room for a snapshot.
     pub fn is_kept_off(&self, now: Now) -> bool {
-        now.mono_us + GIVEN_UP_PAUSE_US < self.not_before_us
+        let is_later = |us| now.mono_us + GIVEN_UP_PAUSE_US < us;
+        self.not_before_us.is_some_and(is_later)
     }
 }
 
@@ -153,6 +155,9 @@ impl Snapshotting {
 impl Replica {
     /// Begins a snapshot if one is due, and continues the one under way.
     pub(super) fn continue_snapshot(&mut self, now: Now) {
+        self.snapshotting
+            .not_before_us
+            .take_if(|us| *us <= now.mono_us);
         if self.snapshotting.stage == SnapshotStage::Idle && self.is_snapshot_due(now) {
             self.begin_snapshot(now);
         }
@@ -184,7 +189,7 @@ impl Replica {
         // The last snapshot may still release what fills the log.
         let is_log_full = self.raft.is_log_full() && !self.raft.wants_release();
         let for_memory = is_log_full && log_bytes >= memory.due_bytes_min;
-        if now.mono_us < not_before_us || !(by_length || for_space || for_memory) {
+        if not_before_us.is_some() || !(by_length || for_space || for_memory) {
             return false;
         }
         log_bytes > memory.log_bytes_max || !self.is_sending_snapshot(now)
@@ -245,15 +250,25 @@ impl Replica {
             && (self.is_disk_low || self.raft.is_log_full())
     }
 
-    /// Whether the log may fill its memory before the snapshot under way releases it: the memory that
-    /// is left to it is less than `uncommitted_bytes_max`. Then the owner waits for the snapshot
-    /// files, so that writes take longer but are not refused.
+    /// Whether the snapshot under way may end too late: the memory that is left to the log until then
+    /// is less than `uncommitted_bytes_max`, or the copies for the snapshot fill three quarters of
+    /// theirs. Then the owner waits for the snapshot files, so that writes take longer, but are not
+    /// held, and the snapshot need not begin anew.
     pub fn is_snapshot_late(&self) -> bool {
         let memory = &self.settings.memory;
         let bytes_max = memory.log_bytes_max;
         let early_bytes = bytes_max.saturating_sub(memory.uncommitted_bytes_max as u64);
-        let is_under_way = self.snapshotting.stage != SnapshotStage::Idle;
-        is_under_way && self.raft.log_memory_bytes() > early_bytes
+        let is_log_long = self.raft.log_memory_bytes() > early_bytes;
+        match self.snapshotting.stage {
+            SnapshotStage::Idle => false,
+            SnapshotStage::Writing(_) => is_log_long || self.has_many_copies(),
+            SnapshotStage::Written(_) | SnapshotStage::Syncing(_) => is_log_long,
+        }
+    }
+
+    fn has_many_copies(&self) -> bool {
+        let copies_bytes = self.settings.memory.copies_bytes as u64;
+        self.store.copied_bytes() > copies_bytes / 4 * 3
     }
 
     fn write_slice(&mut self, now: Now, index: Index) {
@@ -289,7 +304,9 @@ impl Replica {
     fn give_up_snapshot(&mut self, now: Now, index: Index, pause_us: u64) {
         let snapshot_count = self.settings.snapshot_count;
         self.snapshotting.on_failed(now, snapshot_count, pause_us);
-        self.outputs.facts.push(Fact::SnapshotAbandoned { index });
+        self.outputs
+            .facts
+            .push(Fact::SnapshotAbandoned { index, pause_us });
     }
 }
 

@@ -99,7 +99,7 @@ impl Replica {
                 Ok((index, term)) => {
                     self.pending.add_speed_test_set(now, ticket, index, term);
                 }
-                Err(outcome) => self.finish(ticket, outcome),
+                Err(refusal) => self.finish(ticket, refusal.into_outcome()),
             }
         }
     }

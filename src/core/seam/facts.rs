@@ -58,6 +58,8 @@ pub enum Fact {
     SnapshotAbandoned {
         /// The last entry that it would have covered.
         index: Index,
+        /// How long the next one waits at least, in microseconds.
+        pause_us: u64,
     },
     /// A write was refused because the disks of a majority have no room for it. Reported again only
     /// after a write was taken.

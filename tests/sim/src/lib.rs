@@ -17,7 +17,6 @@ mod healing;
 mod http;
 mod image;
 pub mod ledger;
-mod locks;
 mod model;
 mod nemesis;
 mod net;
