@@ -273,7 +273,7 @@ impl Conn {
 
     /// Whether a request may start and is neither a GET nor a HEAD, judged by its first letter.
     pub fn may_start_write(&self) -> bool {
-        !matches!(self.socket.input().first(), Some(b'G' | b'H')) && self.may_start()
+        !matches!(self.beginning().first(), Some(b'G' | b'H')) && self.may_start()
     }
 
     /// How long the connection has waited for a complete request, in microseconds; `None` while one
@@ -304,14 +304,15 @@ impl Conn {
         }
     }
 
-    /// Leaves the request that `next` returned to a later turn.
-    pub fn leave(&mut self) {
-        self.parser.reset();
+    /// Leaves the request that `next` returned with `consumed` to a later turn.
+    pub fn leave(&mut self, consumed: usize) {
+        let dropped = self.parser.leave(consumed);
+        self.socket.consume(dropped);
     }
 
-    /// Leaves the request that `next` returned until `resume` is called.
-    pub fn leave_until_resumed(&mut self) {
-        self.leave();
+    /// Leaves the request that `next` returned with `consumed` until `resume` is called.
+    pub fn leave_until_resumed(&mut self, consumed: usize) {
+        self.leave(consumed);
         self.is_held = true;
     }
 
@@ -320,14 +321,14 @@ impl Conn {
         self.is_held = false;
     }
 
-    /// The bytes that were read and belong to no request in flight.
-    pub fn input(&self) -> &[u8] {
-        self.socket.input()
+    /// The beginning of the first request that is not in flight. Without the body, if it is chunked.
+    pub fn beginning(&self) -> &[u8] {
+        self.parser.beginning(self.socket.input())
     }
 
-    /// The length of `input`, in bytes.
+    /// The bytes that were read and belong to no request in flight.
     pub fn input_bytes(&self) -> usize {
-        self.socket.input().len()
+        self.parser.kept_bytes() + self.socket.input().len()
     }
 
     /// Whether the TLS handshake is not complete.
@@ -342,9 +343,9 @@ impl Conn {
         self.needs_input = self.socket.input().is_empty();
     }
 
-    /// Header `Origin` of the request at the start of the input.
+    /// Header `Origin` of the first request that is not in flight.
     pub fn origin(&self) -> Option<String> {
-        origin_of(self.socket.input()).map(str::to_string)
+        origin_of(self.beginning()).map(str::to_string)
     }
 
     /// Refuses a request that is late, and closes the connection.
@@ -765,11 +766,8 @@ impl Conn {
 
     /// Bytes of memory that this connection holds alone: input, request body and own output.
     pub fn held_bytes(&self) -> usize {
-        let body = match self.parser.stage() {
-            RequestStage::Body { received } => received as usize,
-            RequestStage::Idle | RequestStage::Head => 0,
-        };
-        self.socket.input_capacity().max(body) + self.socket.output().own()
+        let input = self.socket.input_capacity() + self.parser.kept_bytes();
+        input + self.socket.output().own()
     }
 
     /// Updates the count of this connection in `budget`.

@@ -137,7 +137,8 @@ impl Dispatcher<'_, '_> {
         }
         if self.budget.requests.is_spent(lane) {
             // The first request of a connection that is small is served all the same.
-            let is_small = lane == Lane::Fresh && is_small_request(conn.input());
+            let is_small =
+                lane == Lane::Fresh && is_small_request(conn.beginning(), conn.input_bytes());
             return is_small && matches!(self.serve_next(conn, lane), Served::Idle);
         }
         while !self.budget.requests.is_spent(lane) {
@@ -168,10 +169,12 @@ impl Dispatcher<'_, '_> {
             }
             Some(Parsed::Request { consumed, request }) => (consumed, request),
         };
+        // Earlier reads have consumed the chunks that they brought.
+        let bytes = consumed.max(request.body.len());
         let is_member = mode(self.machine) == Mode::Member;
         if is_member && let Some(get) = FileGet::new(port, &request, self.context) {
             if self.must_wait(&get, lane) {
-                conn.leave();
+                conn.leave(consumed);
                 return Served::LeftOut;
             }
             if let Some((at, file)) = self.machine.get_file(get.key()) {
@@ -182,7 +185,7 @@ impl Dispatcher<'_, '_> {
                 let mut rendered = self.buffers.take();
                 let mut values = Vec::new();
                 let keep_alive = get.render(file, &context, &mut rendered, &mut values);
-                self.consume(conn, consumed, consumed, lane);
+                self.consume(conn, consumed, bytes, bytes, lane);
                 self.count_file(port);
                 self.send_file(conn, rendered, values, keep_alive, lane);
                 return Served::Answered;
@@ -190,7 +193,7 @@ impl Dispatcher<'_, '_> {
         }
         if is_member && asks_for_link(port, &request) {
             self.upgrades.push(upgrade_of(id, &request));
-            self.consume(conn, consumed, consumed, lane);
+            self.consume(conn, consumed, bytes, bytes, lane);
             return Served::Idle;
         }
         let context = Context {
@@ -202,13 +205,13 @@ impl Dispatcher<'_, '_> {
         let method = request.method;
         let routed = api::route(port, &request, &context);
         let kind = counted_kind(port, method, &request.path, &routed);
-        let cost = cost_of(method, &request.path, consumed);
+        let cost = cost_of(method, &request.path, bytes);
         if let Routed::ToMachine { op, .. } = &routed
-            && let Some(left) = self.maybe_leave(conn, op, lane)
+            && let Some(left) = self.maybe_leave(conn, consumed, op, lane)
         {
             return left;
         }
-        self.consume(conn, consumed, cost, lane);
+        self.consume(conn, consumed, bytes, cost, lane);
         let is_watch = match &routed {
             Routed::ToMachine { op, .. } => waits_for_events(op),
             Routed::Proxy { is_watch, .. } => *is_watch,
@@ -222,13 +225,19 @@ impl Dispatcher<'_, '_> {
 
     /// Leaves a listing to a later turn if the share of listings is spent, and a write to a deep path
     /// until the last one is applied.
-    fn maybe_leave(&mut self, conn: &mut Conn, op: &Op, lane: Lane) -> Option<Served> {
+    fn maybe_leave(
+        &mut self,
+        conn: &mut Conn,
+        consumed: usize,
+        op: &Op,
+        lane: Lane,
+    ) -> Option<Served> {
         if is_listing(op) && self.budget.listings.is_spent(lane) {
-            conn.leave();
+            conn.leave(consumed);
             return Some(Served::LeftOut);
         }
         if is_deep_write(op) && !self.deep_writes.may_start() {
-            conn.leave_until_resumed();
+            conn.leave_until_resumed(consumed);
             self.deep_writes.wait(conn.id());
             return Some(Served::Idle);
         }
@@ -276,10 +285,10 @@ impl Dispatcher<'_, '_> {
         Served::Idle
     }
 
-    /// Removes a request that starts now from the input. `cost` is that of its work, in bytes of
-    /// `TurnBudget::requests`.
-    fn consume(&mut self, conn: &mut Conn, bytes: usize, cost: usize, lane: Lane) {
-        conn.consume(bytes);
+    /// Removes the rest of a request that starts now from the input. The request has `bytes` bytes.
+    /// `cost` is that of its work, in bytes of `TurnBudget::requests`.
+    fn consume(&mut self, conn: &mut Conn, consumed: usize, bytes: usize, cost: usize, lane: Lane) {
+        conn.consume(consumed);
         self.budget.on_started(bytes);
         let cost = cost.max(REQUEST_BYTES_MIN);
         self.budget.requests.spend(lane, cost);

@@ -193,10 +193,10 @@ pub fn cost_of_write(bytes: usize, path: &str) -> usize {
     bytes.max(segments * SEGMENT_BYTES)
 }
 
-/// Whether the request at the start of `input` starts although the share is spent. It is not parsed
-/// yet: an escaped slash counts like a plain one.
-pub fn is_small_request(input: &[u8]) -> bool {
-    input.len() <= SMALL_REQUEST_BYTES && slashes(input) <= SMALL_REQUEST_SLASHES
+/// Whether a request with this beginning starts although the share is spent; `bytes` bytes have
+/// arrived. It is not parsed yet: an escaped slash counts like a plain one.
+pub fn is_small_request(beginning: &[u8], bytes: usize) -> bool {
+    bytes <= SMALL_REQUEST_BYTES && slashes(beginning) <= SMALL_REQUEST_SLASHES
 }
 
 fn slashes(text: &[u8]) -> usize {
@@ -218,9 +218,11 @@ mod tests {
         budget.requests.spend(lane, cost_of_write(2_200, &deep));
         assert!(budget.requests.is_spent(lane), "no second one in this turn");
         let request = |path: &str| format!("PUT {path} HTTP/1.1\r\n\r\n").into_bytes();
-        assert!(is_small_request(&request("/v2/keys/a/b")));
-        assert!(!is_small_request(&request(&deep)));
-        assert!(!is_small_request(&request(&deep.replace('/', "%2F"))));
+        let is_small = |path: &str| is_small_request(&request(path), 3_000);
+        assert!(is_small("/v2/keys/a/b"));
+        assert!(!is_small(&deep));
+        assert!(!is_small(&deep.replace('/', "%2F")));
+        assert!(!is_small_request(&request("/v2/keys/a/b"), 5_000));
     }
 
     /// Even if many wait, every other turn replicates.

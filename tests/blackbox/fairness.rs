@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
-use tern_support::client::{Conn, form, request, until};
+use tern_support::client::{Conn, request, until};
 use tern_support::server::Server;
 use tern_support::usage::memory_bytes;
 
@@ -289,7 +289,8 @@ fn many_events_for_many_watchers() {
     }
 }
 
-/// Writes to deep paths take turns: each is carried out, also after those of clients that have gone.
+/// Writes to deep paths take turns: each is carried out, however its body was cut into reads, and also
+/// after those of clients that have gone.
 #[test]
 fn deep_writes() {
     let server = Server::start(&[]);
@@ -297,11 +298,26 @@ fn deep_writes() {
     let ask = |number: usize| {
         let mut conn = Conn::open(server.client_at());
         let key = format!("/v2/keys/new/{number}{below}/v");
-        conn.send(&form("PUT", &key, "value=1"));
-        conn
+        let headers = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Transfer-Encoding", "chunked"),
+        ];
+        let mut begun = request("PUT", &key, &headers, b"value=1");
+        let end = begun.split_off(begun.len() - number % 20);
+        conn.send(&begun);
+        (conn, end)
     };
     for _ in 0..5 {
-        let mut conns: Vec<Conn> = (0..32).map(ask).collect();
+        let begun: Vec<(Conn, Vec<u8>)> = (0..32).map(ask).collect();
+        assert!(
+            server.client("GET", "/version", "").status() < 300,
+            "all are read"
+        );
+        let end = |(mut conn, end): (Conn, Vec<u8>)| {
+            conn.send(&end);
+            conn
+        };
+        let mut conns: Vec<Conn> = begun.into_iter().map(end).collect();
         let small = server.client("PUT", "/v2/keys/small", "value=1");
         assert!(small.status() < 300);
         conns.truncate(16);

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use tern::codec::http::client::{BODY_BYTES_MAX, ResponseParser};
 use tern::codec::http::form::{self, Form};
 use tern::codec::http::response::ResponseHead;
-use tern::codec::http::{Date, Limits, Parsed, Parser, Response, ResponseMode, Version};
+use tern::codec::http::{Date, Limits, Parsed, Parser, Request, Response, ResponseMode, Version};
 use tern::core::escape;
 
 /// Inputs up to this length are cut at every place, longer ones at so many places.
@@ -123,7 +123,34 @@ fn cuts(len: usize) -> impl Iterator<Item = usize> {
     (1..len).step_by(len.div_ceil(CUTS_MAX).max(1))
 }
 
-/// What a connection does with these reads.
+fn show_request(request: &Request) -> String {
+    let mut out = format!("{:?} {}", request.method, show(request.path.as_bytes()));
+    if let Some(query) = request.query {
+        write!(out, " query={}", show(query.as_bytes())).expect("text");
+    }
+    let headers = [
+        ("host", request.host),
+        ("type", request.content_type),
+        ("origin", request.origin),
+    ];
+    for (name, value) in headers {
+        if let Some(value) = value {
+            write!(out, " {name}={}", show(value.as_bytes())).expect("text");
+        }
+    }
+    if !request.body.is_empty() {
+        write!(out, " body={}", show(request.body)).expect("text");
+    }
+    let version = match request.version {
+        Version::Http10 => "1.0",
+        Version::Http11 => "1.1",
+    };
+    let after = if request.keep_alive { "keep" } else { "close" };
+    writeln!(out, " {version} {after}").expect("text");
+    out
+}
+
+/// What a connection does with these reads. It leaves each request to a later turn once.
 pub fn requests(reads: &[&[u8]], limits: &Limits) -> String {
     let mut out = String::new();
     let mut parser = Parser::new();
@@ -143,35 +170,13 @@ pub fn requests(reads: &[&[u8]], limits: &Limits) -> String {
                     break;
                 }
                 Parsed::Request { consumed, request } => {
-                    write!(
-                        out,
-                        "{:?} {}",
-                        request.method,
-                        show(request.path.as_bytes())
-                    )
-                    .expect("text");
-                    if let Some(query) = request.query {
-                        write!(out, " query={}", show(query.as_bytes())).expect("text");
-                    }
-                    let headers = [
-                        ("host", request.host),
-                        ("type", request.content_type),
-                        ("origin", request.origin),
-                    ];
-                    for (name, value) in headers {
-                        if let Some(value) = value {
-                            write!(out, " {name}={}", show(value.as_bytes())).expect("text");
-                        }
-                    }
-                    if !request.body.is_empty() {
-                        write!(out, " body={}", show(request.body)).expect("text");
-                    }
-                    let version = match request.version {
-                        Version::Http10 => "1.0",
-                        Version::Http11 => "1.1",
+                    let shown = show_request(&request);
+                    input.drain(..parser.leave(consumed));
+                    let Parsed::Request { consumed, request } = parser.parse(&input, limits) else {
+                        panic!("it was left whole: {shown}");
                     };
-                    let after = if request.keep_alive { "keep" } else { "close" };
-                    writeln!(out, " {version} {after}").expect("text");
+                    assert_eq!(show_request(&request), shown, "it was left");
+                    out.push_str(&shown);
                     consumed
                 }
                 Parsed::Reject(reject) => {

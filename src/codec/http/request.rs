@@ -89,7 +89,8 @@ pub enum Parsed<'a> {
         /// 10.1.1). True at most once for each request.
         continue_100: bool,
     },
-    /// A whole request. Once it is routed, drop the consumed bytes and call `reset`.
+    /// A whole request. Once it is routed, drop the consumed bytes and call `reset`. To route it
+    /// later, call `leave`.
     Request {
         /// Bytes to drop from the front of the input.
         consumed: usize,
@@ -161,7 +162,7 @@ impl Parser {
     }
 
     /// Parses all unconsumed input of the connection. After a `Reject` it must not be called again,
-    /// after a `Request` only once `reset` was called.
+    /// after a `Request` only once `reset` or `leave` was called.
     pub fn parse<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> Parsed<'a> {
         let mut continue_100 = false;
         let step = match self.step(input, limits, &mut continue_100) {
@@ -197,6 +198,36 @@ impl Parser {
     /// Prepares for the next request. Frees the memory of a chunked body.
     pub fn reset(&mut self) {
         *self = Parser::default();
+    }
+
+    /// Keeps the whole request that `parse` has returned with `consumed` for the next call of
+    /// `parse`. Returns how many bytes to drop from the front of the input before it. The head and
+    /// the earlier chunks of a chunked request are not in the input any more, so they stay here.
+    #[must_use]
+    pub fn leave(&mut self, consumed: usize) -> usize {
+        if let ParsePhase::Chunked(_) = self.phase {
+            return consumed;
+        }
+        self.reset();
+        0
+    }
+
+    /// The beginning of the present request, of which `input` is the unconsumed part: of a chunked
+    /// one its head, else the input.
+    pub fn beginning<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
+        match self.phase {
+            ParsePhase::Chunked(_) => &self.head,
+            ParsePhase::Head | ParsePhase::Fixed { .. } => input,
+        }
+    }
+
+    /// Bytes of the present request that are not in the input any more: head and body of a chunked
+    /// one, else 0.
+    pub fn kept_bytes(&self) -> usize {
+        match &self.phase {
+            ParsePhase::Chunked(body) => self.head.len() + body.bytes().len(),
+            ParsePhase::Head | ParsePhase::Fixed { .. } => 0,
+        }
     }
 
     /// The length that the input must reach for the present request, if its body has a known length

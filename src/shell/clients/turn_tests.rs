@@ -3,6 +3,8 @@ use super::tests::settings;
 use super::*;
 use crate::codec::http::Parsed;
 use crate::codec::http::response::TEXT;
+use crate::core::machine::{Recovered, Settings};
+use crate::core::raft::PeerId;
 use crate::shell::transport::accepted_pair;
 use mio::{Events, Poll};
 use std::io::{Read, Write};
@@ -57,6 +59,16 @@ impl Rig {
         }
     }
 
+    /// Reads until every connection has received all of `bytes` bytes.
+    fn read_all(&mut self, bytes: usize) {
+        while self.input_lengths().iter().any(|length| *length < bytes) {
+            self.decode();
+            self.settle();
+            self.poll();
+            self.clients.fill();
+        }
+    }
+
     /// How many bytes each connection has read and not consumed.
     fn input_lengths(&mut self) -> Vec<usize> {
         let all = self.clients.conns.iter_mut();
@@ -89,7 +101,7 @@ impl Rig {
         let ended = &mut Vec::new();
         self.clients.conns.settle(ended, |_, conn| Settled::Keep {
             deadline_us: None,
-            ready: conn.wants_input(false) || conn.wants_flush(),
+            ready: conn.has_work(false),
         });
     }
 }
@@ -100,6 +112,38 @@ fn unfinished(bytes: usize) -> Vec<u8> {
     let mut request = head.as_bytes().to_vec();
     request.resize(bytes, b'x');
     request
+}
+
+/// Most bytes that the decoder drops of `chunked`: the line with the length, and two line breaks.
+const CHUNK_FRAME_BYTES: usize = 11;
+
+/// The head of a chunked PUT, and one chunk of so many bytes: all but the end, `0\r\n\r\n`.
+fn chunked(path: &str, bytes: usize) -> Vec<u8> {
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    let head = format!("Host: n1\r\n{form}\r\nTransfer-Encoding: chunked");
+    let mut request = format!("PUT {path} HTTP/1.1\r\n{head}\r\n\r\n{bytes:x}\r\n").into_bytes();
+    request.resize(request.len() + bytes, b'G');
+    request.extend_from_slice(b"\r\n");
+    request
+}
+
+/// A member that knows no leader, so that its requests stay in flight.
+fn member() -> Machine {
+    let settings = Settings {
+        name: "n1".into(),
+        client_url: "http://n1:4001".into(),
+        peer_url: "http://n1:7001".into(),
+        heartbeat_ms: 50,
+        election_ms: 200,
+        snapshot_count: 10_000,
+        snapshots: true,
+        cluster: Default::default(),
+        history_events: 1_000,
+        store_bytes_max: None,
+        memory: Default::default(),
+        forward: false,
+    };
+    Machine::recover(settings, Recovered::nothing(Some(PeerId(1)), 1), 1, NOW)
 }
 
 #[test]
@@ -229,4 +273,79 @@ fn the_buffer_of_a_body_grows_rarely_however_small_the_packets_are() {
     }
     held.dedup();
     assert!(held.len() <= 6, "{held:?}");
+}
+
+/// Its head and its first chunk are not in the input any more when the last bytes arrive.
+#[test]
+fn a_chunked_request_that_arrives_in_two_reads_is_served_after_it_was_left() {
+    let mut rig = Rig::new();
+    let mut other = rig.connect();
+    let begun = chunked("/v2/keys/a", 7);
+    other.write_all(&begun).expect("it is sent");
+    rig.read_all(begun.len() - CHUNK_FRAME_BYTES);
+    rig.decode();
+    other
+        .write_all(b"0\r\n\r\nGET /b HTTP/1.1\r\n")
+        .expect("it is sent");
+    rig.read_all(begun.len() + 17);
+    let limits = rig.clients.limits;
+    let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
+    for _ in 0..2 {
+        let Some(Parsed::Request { consumed, request }) = conn.next(&limits) else {
+            panic!("it is whole");
+        };
+        let (path, body) = (request.path.as_ref(), request.body);
+        assert_eq!((path, body), ("/v2/keys/a", &b"GGGGGGG"[..]));
+        assert!(conn.may_start_write());
+        conn.leave_until_resumed(consumed);
+        assert_eq!(conn.next(&limits), None, "it waits");
+        conn.resume();
+    }
+    let Some(Parsed::Request { consumed, .. }) = conn.next(&limits) else {
+        panic!("it is whole");
+    };
+    conn.consume(consumed);
+    assert_eq!(conn.beginning(), b"GET /b HTTP/1.1\r\n");
+}
+
+/// The last read brings only their ends.
+#[test]
+fn a_turn_starts_one_long_chunked_request_and_the_next_one_none() {
+    let mut rig = Rig::new();
+    let mut machine = member();
+    let mut others: Vec<TcpStream> = (0..2).map(|_| rig.connect()).collect();
+    let begun = chunked("/v2/keys/a?value=1", 300_000);
+    let mut sent = 0;
+    for part in begun.chunks(50_000) {
+        for other in &mut others {
+            other.write_all(part).expect("it is sent");
+        }
+        sent += part.len();
+        rig.read_all(sent - CHUNK_FRAME_BYTES);
+    }
+    rig.decode();
+    for other in &mut others {
+        other.write_all(b"0\r\n\r\n").expect("it is sent");
+    }
+    rig.settle();
+    let is_ready = |rig: &mut Rig| {
+        let mut all = rig.clients.conns.iter_mut();
+        all.all(|(_, conn)| conn.wants_input(false))
+    };
+    while !is_ready(&mut rig) {
+        rig.poll();
+    }
+    let mut started = Vec::new();
+    for _ in 0..3 {
+        rig.clients.fill();
+        rig.clients.decode(&mut machine, NOW);
+        let in_flight = rig.clients.conns.iter_mut();
+        started.push(
+            in_flight
+                .filter(|(_, conn)| conn.ticket().is_some())
+                .count(),
+        );
+        rig.settle();
+    }
+    assert_eq!(started, [1, 1, 2]);
 }
