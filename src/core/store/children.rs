@@ -12,6 +12,10 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 /// Most entries of a chunk. An entry is added by moving the ones after it: at most 3 KiB.
 const CHUNK_ENTRIES_MAX: usize = 128;
 
+/// With this many chunks a further one at the end gets all of its room at once: names in order fill
+/// it without a copy each time that it grows. Of a smaller directory it would be too large a part.
+const FULL_ROOM_CHUNKS_MIN: usize = 8;
+
 /// Entries in the order of their names.
 #[derive(Debug, Default)]
 struct EntryChunk {
@@ -44,11 +48,11 @@ impl Children {
         Some(chunk.entries[at].id())
     }
 
-    /// The greatest name.
-    pub fn last_name(&self) -> Option<&str> {
+    /// The child of the greatest name.
+    fn last(&self) -> Option<&Child> {
         let last = self.rest.last_key_value();
         let chunk = last.map_or(&self.first, |(_, chunk)| chunk);
-        Some(chunk.entries.last()?.name())
+        chunk.entries.last()
     }
 
     /// The children after a name, in order; all of them after the empty name.
@@ -74,6 +78,12 @@ impl Children {
     ///
     /// If the name is taken.
     pub fn insert(&mut self, name: &str, id: NodeId) {
+        if self
+            .last()
+            .is_none_or(|last| last.name_bytes() < name.as_bytes())
+        {
+            return self.push(Child::new(name, id));
+        }
         let chunk = match self.rest.range_mut::<str, _>(up_to(name)).next_back() {
             Some((_, chunk)) => chunk,
             None => &mut self.first,
@@ -85,6 +95,25 @@ impl Children {
             let key = upper.entries[0].name().into();
             self.rest.insert(key, upper);
         }
+    }
+
+    /// Adds a child whose name is the greatest. Names that come in order, as those of a snapshot do,
+    /// fill chunk after chunk without a search.
+    fn push(&mut self, child: Child) {
+        let last = match self.rest.last_entry() {
+            Some(entry) => entry.into_mut(),
+            None => &mut self.first,
+        };
+        if last.entries.len() < CHUNK_ENTRIES_MAX {
+            return last.insert(last.entries.len(), child);
+        }
+        let key = child.name().into();
+        let mut chunk = EntryChunk::default();
+        if self.rest.len() >= FULL_ROOM_CHUNKS_MIN {
+            chunk.entries.reserve_exact(CHUNK_ENTRIES_MAX);
+        }
+        chunk.insert(0, child);
+        self.rest.insert(key, chunk);
     }
 
     /// Removes the child of a name.
@@ -178,7 +207,7 @@ mod tests {
         let expected: Vec<_> = model.iter().map(|(name, id)| (&**name, *id)).collect();
         assert_eq!(found, expected);
         let last = model.last_key_value().map(|(name, _)| &**name);
-        assert_eq!(children.last_name(), last);
+        assert_eq!(children.last().map(Child::name), last);
         assert_eq!(children.is_empty(), model.is_empty());
         assert!(
             children

@@ -41,7 +41,8 @@ pub struct Restore {
     /// The directories on the way to the last node, from the root down, each with the length of its
     /// prefix of `path`. Never empty.
     open: Vec<(NodeId, usize)>,
-    /// The path of the last node.
+    /// The path of the last node. Its names are those of the last child of each directory that is
+    /// open, too.
     path: String,
 }
 
@@ -108,8 +109,19 @@ impl Restore {
     /// The chunk or one of its records is malformed. The restore is of no use any more.
     pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), BadSnapshot> {
         let mut partial = std::mem::take(&mut self.partial);
-        partial.extend_from_slice(bytes);
-        let mut rest = &partial[..];
+        let rest = if partial.is_empty() {
+            self.take_chunks(bytes)?
+        } else {
+            partial.extend_from_slice(bytes);
+            self.take_chunks(&partial)?
+        };
+        self.partial = rest.to_vec();
+        Ok(())
+    }
+
+    /// Reads the chunks at the front of `bytes` that are whole. Returns what follows them.
+    fn take_chunks<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], BadSnapshot> {
+        let mut rest = bytes;
         while let Some((length, behind)) = rest.split_first_chunk::<LENGTH_BYTES>() {
             let length = u32::from_le_bytes(*length) as usize;
             if length > CHUNK_BYTES_MAX {
@@ -122,8 +134,7 @@ impl Restore {
             self.offset += (LENGTH_BYTES + length) as u64;
             rest = next;
         }
-        self.partial = rest.to_vec();
-        Ok(())
+        Ok(rest)
     }
 
     /// The key space.
@@ -218,9 +229,8 @@ impl Restore {
         let created = from.number()?;
         check(!name.is_empty() && !name.contains('/'))?;
         check(created <= modified && modified <= self.store.index)?;
-        let siblings = self.store.tree.node(dir).children();
-        let siblings = siblings.expect("only directories are open");
-        check(siblings.last_name().is_none_or(|last| last < name))?;
+        let sibling = self.path[dir_path_len..].split('/').nth(1);
+        check(sibling.is_none_or(|sibling| sibling < name))?;
         self.path.truncate(dir_path_len);
         self.path.push('/');
         self.path.push_str(name);
