@@ -383,6 +383,11 @@ impl<F: FileSystem> Disk<F> {
         self.appended_mark
     }
 
+    /// Whether records wait for a sync that has not started.
+    pub fn has_waiting_records(&self) -> bool {
+        self.wal.waiting() > 0
+    }
+
     /// Whether a term and vote wait for a sync.
     pub fn has_unwritten_state(&self) -> bool {
         self.unwritten_state.is_some()

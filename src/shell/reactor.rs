@@ -168,7 +168,7 @@ impl Reactor {
             .register(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(no_poll)?;
         let waker = Arc::new(Waker::new(registry, THREADS).map_err(no_poll)?);
-        let storage = Storage::new(disk, waker.clone())?;
+        let storage = Storage::new(disk, waker.clone(), config.heartbeat_ms)?;
         let [client, peer] = ports;
         let closed_ports = [
             Some(ClosedPort {

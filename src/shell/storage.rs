@@ -10,8 +10,8 @@
 //!   life, and while it does not lead. Each must be durable before the next order, and before what
 //!   follows from it leaves. In one call that holds by itself; with a task that ends in a later turn,
 //!   all outputs of the machine would have to wait for it,
-//! - for snapshot files while the log is about to fill its memory: then writes wait, which would be
-//!   refused otherwise,
+//! - for snapshot files, at most `SNAPSHOT_WAIT_US_MAX` a turn, while the log is about to fill its
+//!   memory: then writes wait, which would be refused otherwise,
 //! - in `close`.
 //!
 //! Must not decide anything about raft. Start with [`Storage::take_outputs`], then
@@ -27,6 +27,11 @@ use crate::shell::disk::{Disk, Export, SyncReport, or_exit};
 use mio::Waker;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// The loop waits for the snapshot files at most this long in a turn, in microseconds, and no longer
+/// than a heartbeat interval: a leader sends heartbeats in each turn.
+const SNAPSHOT_WAIT_US_MAX: u64 = 50_000;
 
 /// The time of a sync, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,8 +57,10 @@ pub struct Storage {
     manner: SyncManner,
     /// The wait for further requests before the sync after a slow one.
     gathering: Gathering,
-    /// When the last task was handed over, in microseconds of the monotonic clock.
+    /// When the turn began that handed the last task over, in microseconds of the monotonic clock.
     task_since_us: u64,
+    /// The longest wait for the snapshot files in a turn; never changes.
+    snapshot_wait: Duration,
     /// How long the last sync took, in microseconds, until `take_sync_us`.
     sync_us: Option<u64>,
     /// How many bytes the log takes, by the last report to the machine. `None` once the machine has
@@ -63,12 +70,14 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Starts the threads, which wake the poll of `waker`.
+    /// Starts the threads, which wake the poll of `waker`. `heartbeat_ms` is the time between two
+    /// heartbeats of a leader.
     ///
     /// # Errors
     ///
     /// The system has no thread; with a sentence for the user.
-    pub fn new(disk: Disk, waker: Arc<Waker>) -> Result<Storage, String> {
+    pub fn new(disk: Disk, waker: Arc<Waker>, heartbeat_ms: u64) -> Result<Storage, String> {
+        let snapshot_wait_us = SNAPSHOT_WAIT_US_MAX.min(heartbeat_ms.saturating_mul(1_000));
         Ok(Storage {
             disk,
             worker: LogWorker::new("disk", waker.clone()).map_err(no_thread)?,
@@ -79,6 +88,7 @@ impl Storage {
             manner: SyncManner::default(),
             gathering: Gathering::default(),
             task_since_us: 0,
+            snapshot_wait: Duration::from_micros(snapshot_wait_us),
             sync_us: None,
             reported_free_bytes: None,
         })
@@ -196,17 +206,21 @@ impl Storage {
     /// Starts one sync for all that was taken since the last one, in place or in the thread. If it
     /// is over when it returns, it is reported at once. Returns the time then.
     ///
-    /// Before that it waits for the task with snapshot files if the machine asks for that. The
-    /// messages of this turn have left.
+    /// Before that it waits for the task with snapshot files if records wait and the machine asks for
+    /// that. The messages of this turn have left. The wait is part of the time that is reported with
+    /// the sync of the records, or with the one that is under way.
     pub fn start_sync(&mut self, machine: &mut Machine, clock: &Clock, turn: Now) -> Now {
         let mut now = turn;
-        if machine.is_snapshot_late() {
-            self.wait_for_snapshots();
+        let is_gathering = self.gathering.is_waiting(self.disk.appended(), now.mono_us);
+        if is_gathering && !self.disk.has_unwritten_state() {
+            return now;
+        }
+        if self.disk.has_waiting_records() && machine.is_snapshot_late() {
+            self.wait_for_late_snapshot();
             now = clock.now();
             self.complete_snapshots(machine, now);
         }
-        let is_waiting = self.gathering.is_waiting(self.disk.appended(), now.mono_us);
-        if self.disk.has_task() || (is_waiting && !self.disk.has_unwritten_state()) {
+        if self.disk.has_task() {
             return now;
         }
         // The turn has worked since it read the clock.
@@ -225,7 +239,7 @@ impl Storage {
         }
         self.report(machine, now, time);
         if let Some(task) = started.task {
-            self.task_since_us = now.mono_us;
+            self.task_since_us = turn.mono_us;
             self.worker.start(task);
         }
         now
@@ -325,13 +339,17 @@ impl Storage {
             let ended = self.worker.wait();
             or_exit(self.disk.take_back(ended.task));
         }
-        self.wait_for_snapshots();
-    }
-
-    /// The same, for the snapshot files alone.
-    fn wait_for_snapshots(&mut self) {
         if self.disk.has_snapshot_task() {
             let ended = self.snapshot_worker.wait();
+            or_exit(self.disk.take_back_snapshots(ended.task));
+        }
+    }
+
+    /// Waits for the task with snapshot files, at most `snapshot_wait`, and takes it back.
+    fn wait_for_late_snapshot(&mut self) {
+        if self.disk.has_snapshot_task()
+            && let Some(ended) = self.snapshot_worker.wait_for(self.snapshot_wait)
+        {
             or_exit(self.disk.take_back_snapshots(ended.task));
         }
     }
@@ -339,4 +357,150 @@ impl Storage {
 
 fn no_thread(error: io::Error) -> String {
     format!("no thread for the disk: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::command::{Command, KeyPath};
+    use crate::core::machine::Op;
+    use crate::shell::config::{self, Config, ProcessInputs, Start};
+    use crate::shell::disk::SnapshotTask;
+    use crate::shell::disk::worker::EndedTask;
+    use mio::{Poll, Token};
+    use std::path::Path;
+    use std::sync::mpsc::{Receiver, Sender};
+    use wal::os::Os;
+
+    /// A machine of its own cluster, with 32 MB of memory, and its storage. No task with snapshot files
+    /// ends: their device hangs.
+    struct Rig {
+        machine: Machine,
+        storage: Storage,
+        clock: Clock,
+        outputs: Outputs,
+        /// The thread of the snapshot files has these ends of the channels, and does not use them.
+        _snapshots: (
+            Receiver<SnapshotTask<Os>>,
+            Sender<EndedTask<SnapshotTask<Os>>>,
+        ),
+        requests: u64,
+    }
+
+    fn config_of(data_dir: &Path) -> Config {
+        let args = [
+            "-name=a".to_string(),
+            format!("-data-dir={}", data_dir.display()),
+            format!("-max-memory={}", 32 << 20),
+        ];
+        match config::parse(&ProcessInputs::of_args(&args)) {
+            Ok(Start::Run(config)) => *config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    impl Rig {
+        fn new(data_dir: &Path) -> Rig {
+            let config = config_of(data_dir);
+            let (disk, recovered) = Disk::open(&config).expect("an empty directory");
+            let clock = Clock::new();
+            let machine = Machine::recover(config.settings(), recovered, 7, clock.now());
+            let poll = Poll::new().expect("a poll");
+            let waker = Waker::new(poll.registry(), Token(1)).expect("a waker");
+            let mut storage = Storage::new(disk, Arc::new(waker), 50).expect("threads");
+            let (worker, tasks, ended) = SnapshotWorker::by_hand();
+            storage.snapshot_worker = worker;
+            Rig {
+                machine,
+                storage,
+                clock,
+                outputs: Outputs::default(),
+                _snapshots: (tasks, ended),
+                requests: 0,
+            }
+        }
+
+        fn advance(&mut self, now: Now) {
+            self.machine.advance(now, &mut self.outputs);
+            self.storage
+                .take_outputs(&mut self.outputs, &mut self.machine, now);
+            self.outputs.clear();
+            self.storage.report_room(&mut self.machine);
+        }
+
+        fn put(&mut self, now: Now) {
+            self.requests += 1;
+            let command = Command::Set {
+                path: KeyPath::new(&format!("/key{}", self.requests % 50)),
+                value: Some("x".repeat(20_000).into()),
+                lease: None,
+            };
+            self.machine
+                .on_request(now, Ticket(self.requests), Op::Write(command));
+        }
+
+        /// Writes until the snapshot, whose first task does not end, is late.
+        fn write_until_late(&mut self) {
+            while !self.machine.is_snapshot_late() {
+                assert!(self.requests < 5_000, "no snapshot is late");
+                let turn = self.turn_of_write();
+                self.sync(turn);
+                self.finish_sync();
+            }
+            assert!(self.storage.disk.has_snapshot_task());
+        }
+
+        /// A turn up to the start of the sync, with a write if the machine takes one. Returns its time.
+        fn turn_of_write(&mut self) -> Now {
+            let now = self.clock.now();
+            self.storage.complete_sync(&mut self.machine, now);
+            self.storage.complete_snapshots(&mut self.machine, now);
+            self.machine.on_time(now);
+            if self.machine.is_serving() {
+                self.put(now);
+            }
+            self.advance(now);
+            now
+        }
+
+        /// The rest of the turn, which answers nothing. Returns the time after the start of the sync.
+        fn sync(&mut self, turn: Now) -> Now {
+            let now = self
+                .storage
+                .start_sync(&mut self.machine, &self.clock, turn);
+            self.storage.on_answers(0, now);
+            now
+        }
+
+        /// Waits for the end of a sync that was handed over.
+        fn finish_sync(&mut self) {
+            if self.storage.disk.has_task() {
+                let ended = self.storage.worker.wait();
+                or_exit(self.storage.disk.take_back(ended.task));
+            }
+        }
+    }
+
+    /// A device that hangs holds a turn up for a bounded time, and the time is part of the sync's.
+    #[test]
+    fn a_late_snapshot_is_waited_for_briefly_and_the_wait_is_reported() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut rig = Rig::new(dir.path());
+        rig.write_until_late();
+        rig.storage.manner.on_sync(60_000, rig.clock.now().mono_us);
+        for _ in 0..3 {
+            let turn = rig.turn_of_write();
+            let now = rig.sync(turn);
+            assert!(now.mono_us - turn.mono_us >= SNAPSHOT_WAIT_US_MAX);
+            assert!(rig.storage.disk.has_snapshot_task(), "it has not run");
+            assert!(rig.storage.disk.has_task(), "the records are handed over");
+            assert_eq!(rig.storage.task_since_us, turn.mono_us);
+            rig.finish_sync();
+        }
+        // A turn without records does not wait.
+        let turn = rig.clock.now();
+        rig.storage.complete_sync(&mut rig.machine, turn);
+        assert!(!rig.storage.disk.has_waiting_records());
+        assert_eq!(rig.sync(turn), turn);
+    }
 }

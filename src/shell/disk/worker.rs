@@ -10,8 +10,9 @@ use crate::shell::clock::Clock;
 use mio::Waker;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread;
+use std::time::Duration;
 use wal::Task;
 use wal::os::Os;
 
@@ -73,6 +74,14 @@ impl<T: Run> Worker<T> {
         Ok(Worker { tasks, ended })
     }
 
+    /// A worker without a thread: the test takes the tasks and gives them back.
+    #[cfg(test)]
+    pub fn by_hand() -> (Worker<T>, Receiver<T>, Sender<EndedTask<T>>) {
+        let (tasks, incoming) = channel();
+        let (outgoing, ended) = channel();
+        (Worker { tasks, ended }, incoming, outgoing)
+    }
+
     /// Hands a task over.
     pub fn start(&mut self, task: T) {
         self.tasks.send(task).expect(RUNS);
@@ -91,6 +100,15 @@ impl<T: Run> Worker<T> {
     /// the loop may wait.
     pub fn wait(&mut self) -> EndedTask<T> {
         self.ended.recv().expect(RUNS)
+    }
+
+    /// The same, for at most `time`. `None`: no task has run by then.
+    pub fn wait_for(&mut self, time: Duration) -> Option<EndedTask<T>> {
+        match self.ended.recv_timeout(time) {
+            Ok(ended) => Some(ended),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => panic!("{RUNS}"),
+        }
     }
 }
 
