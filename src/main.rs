@@ -5,7 +5,7 @@
 //! start or go on.
 mod allocator;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -92,7 +92,9 @@ impl StartSignals {
             // Fails only for signals that cannot be caught.
             let _ = flag::register_conditional_shutdown(signal, 0, is_starting);
         }
-        for signal in [SIGHUP, SIGUSR1] {
+        // SIGXFSZ comes with the error of a write beyond the limit for files (`ulimit -f`), which is
+        // handled as a full disk.
+        for signal in [SIGHUP, SIGUSR1, SIGXFSZ] {
             let ignored = Arc::new(AtomicBool::new(false));
             let _ = flag::register(signal, ignored);
         }

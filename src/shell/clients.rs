@@ -341,6 +341,7 @@ impl Clients {
         while let Some(export) = storage.take_export() {
             let ticket = export.ticket();
             let Some(conn) = wake_for_ticket(&mut self.conns, ticket) else {
+                // The storage removes its file.
                 continue;
             };
             let saved = match export.result() {

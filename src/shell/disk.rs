@@ -1,5 +1,7 @@
 //! The data directory of a running machine: the log, snapshots, exports, `membership` and
-//! `standby_info`. Nothing else in tern uses the file system after the start.
+//! `standby_info`. After the start the rest of tern only reads files: certificates at the first
+//! connection to another machine and at SIGHUP (`tls`), and `/proc` for `/metrics` (`process`). Log
+//! lines go to stdout, which may be a file (`logger`).
 //!
 //! A failed sync or read never reaches the core: it is returned as a [`DiskFailure`] and must end
 //! the process. After a failed sync, unsynced data may be lost even if a later sync succeeds, so the
@@ -47,7 +49,7 @@ use std::io;
 use std::sync::Arc;
 use wal::fs::FileSystem;
 pub use wal::job::Manner;
-use wal::os::Os;
+use wal::os::{Os, is_out_of_room};
 use wal::{Record, Task, Wal};
 
 /// How many syncs make a term and vote durable: one for each slot of the file.
@@ -294,16 +296,12 @@ impl<F: FileSystem> Disk<F> {
         if self.wal.has_task() {
             return Ok(started);
         }
-        if let Some(HardState { seq, term, vote }) = self.unwritten_state.take() {
-            let vote = vote.map_or(0, |id| id.0);
-            if manner == Manner::HandedOver {
-                self.task_state = Some(seq);
-                started.task = Some(self.wal.hand_over_state(term.0, vote)?);
-                return Ok(started);
-            }
-            self.wal.save_state(term.0, vote)?;
-            self.unreported_state = Some(seq);
-            started.syncs += STATE_SYNCS;
+        if manner == Manner::InPlace {
+            started.syncs += self.write_state()?;
+        } else if let Some(state) = self.unwritten_state.take() {
+            self.task_state = Some(state.seq);
+            started.task = Some(self.wal.hand_over_state(state.term.0, vote_of(state))?);
+            return Ok(started);
         }
         let is_short = self.wal.waiting() > 0 && self.wal.is_next_job_short();
         if manner == Manner::InPlace && is_short && self.wal.sync_records()? {
@@ -313,18 +311,18 @@ impl<F: FileSystem> Disk<F> {
         Ok(started)
     }
 
-    /// Makes the term and vote that wait durable, in place.
+    /// Makes the term and vote that wait durable, in place. Returns how many syncs that took.
     ///
     /// # Panics
     ///
     /// If a task is under way.
-    fn write_state(&mut self) -> Result<(), DiskFailure> {
-        if let Some(state) = self.unwritten_state.take() {
-            let vote = state.vote.map_or(0, |id| id.0);
-            self.wal.save_state(state.term.0, vote)?;
-            self.unreported_state = Some(state.seq);
-        }
-        Ok(())
+    fn write_state(&mut self) -> Result<u64, DiskFailure> {
+        let Some(state) = self.unwritten_state.take() else {
+            return Ok(0);
+        };
+        self.wal.save_state(state.term.0, vote_of(state))?;
+        self.unreported_state = Some(state.seq);
+        Ok(STATE_SYNCS)
     }
 
     /// Whether a task is under way.
@@ -491,9 +489,14 @@ impl<F: FileSystem> Disk<F> {
         self.snapshots.has_work()
     }
 
-    /// An export to the data directory. It lives at most as long as the shared value.
+    /// An export to the data directory. It shares `is_alive`.
     pub fn export(&self, ticket: Ticket, is_alive: Arc<()>) -> Export<F> {
         Export::new(&self.data_dir, ticket, is_alive)
+    }
+
+    /// The removal of what an export that was dropped may have left. It shares `is_alive`.
+    pub fn remove_export(&self, ticket: Ticket, is_alive: Arc<()>) -> Export<F> {
+        Export::removal(&self.data_dir, ticket, is_alive)
     }
 
     /// Makes durable that the cluster has admitted this machine as the member `id`.
@@ -536,7 +539,7 @@ impl<F: FileSystem> Disk<F> {
         match standby::write(&self.data_dir, info, None) {
             // The old file still says that this machine is a standby. If it was admitted since,
             // `membership` is newer.
-            Err(e) if files::is_full(&e) => {
+            Err(e) if is_out_of_room(&e) => {
                 log::warn!("no room for {}: {e}. The older one stays", standby::FILE);
                 Ok(())
             }
@@ -552,7 +555,7 @@ impl<F: FileSystem> Disk<F> {
         write: impl Fn(&DataDir<F>) -> io::Result<()>,
     ) -> Result<(), DiskFailure> {
         match write(&self.data_dir) {
-            Err(e) if files::is_full(&e) => {
+            Err(e) if is_out_of_room(&e) => {
                 log::warn!("{e}: removing older snapshots and spare log segments");
                 self.snapshots.keep_newest_only()?;
                 // The records that wait are written before the spares are removed, and the term of
@@ -631,6 +634,11 @@ impl<F: FileSystem> Disk<F> {
         self.write_state()?;
         Ok(self.wal.close()?)
     }
+}
+
+/// The vote as the log stores it: 0 for none.
+fn vote_of(state: HardState) -> u64 {
+    state.vote.map_or(0, |id| id.0)
 }
 
 /// The body of an entry that is to be appended.

@@ -52,6 +52,9 @@ pub struct Storage {
     export_worker: Option<ExportWorker>,
     /// Each export shares it: one that exists is one that is being written.
     export_is_alive: Arc<()>,
+    /// The request for an export that has begun. `None` once its end was reported: then it has left
+    /// no unfinished file.
+    unfinished_export: Option<Ticket>,
     waker: Arc<Waker>,
     /// In which manner a sync runs.
     manner: SyncManner,
@@ -84,6 +87,7 @@ impl Storage {
             snapshot_worker: SnapshotWorker::new("snapshots", waker.clone()).map_err(no_thread)?,
             export_worker: None,
             export_is_alive: Arc::default(),
+            unfinished_export: None,
             waker,
             manner: SyncManner::default(),
             gathering: Gathering::default(),
@@ -100,7 +104,7 @@ impl Storage {
     ///
     /// Another one is being written, or the system has no thread; with a sentence for the client.
     pub fn begin_export(&mut self, ticket: Ticket) -> Result<Box<Export>, String> {
-        if self.is_exporting() {
+        if self.is_exporting() || self.unfinished_export.is_some() {
             return Err("another export is being written, try again later".into());
         }
         if self.export_worker.is_none() {
@@ -108,6 +112,7 @@ impl Storage {
             self.export_worker = Some(worker.map_err(no_thread)?);
         }
         let export = self.disk.export(ticket, self.export_is_alive.clone());
+        self.unfinished_export = Some(ticket);
         Ok(Box::new(export))
     }
 
@@ -125,13 +130,30 @@ impl Storage {
         worker.expect("an export was begun").start(export);
     }
 
-    /// The export whose piece is written, or which has failed.
+    /// The export whose piece is written, or which has failed. If the export was dropped because its
+    /// client has left, its file is removed.
     pub fn take_export(&mut self) -> Option<Box<Export>> {
         if !self.is_exporting() {
+            self.remove_dropped_export();
             return None;
         }
-        let ended = self.export_worker.as_mut()?.take_ended()?;
-        Some(ended.task)
+        let export = self.export_worker.as_mut()?.take_ended()?.task;
+        if export.result() != Ok(false) {
+            self.unfinished_export = None;
+        }
+        Some(export)
+    }
+
+    fn remove_dropped_export(&mut self) {
+        if let Some(ticket) = self.unfinished_export {
+            let is_alive = self.export_is_alive.clone();
+            self.write_export(Box::new(self.disk.remove_export(ticket, is_alive)));
+        }
+    }
+
+    /// Whether an export was dropped before it was finished.
+    fn has_dropped_export(&self) -> bool {
+        self.unfinished_export.is_some() && !self.is_exporting()
     }
 
     /// Takes what must become durable, and the orders about snapshots. Returns whether the machine
@@ -294,7 +316,9 @@ impl Storage {
     pub fn has_work(&self, now_us: u64) -> bool {
         let is_waiting = self.gathering.is_waiting(self.disk.appended(), now_us);
         let may_sync = !is_waiting || self.disk.has_unwritten_state();
-        (may_sync && self.disk.has_work()) || self.disk.has_snapshot_work()
+        (may_sync && self.disk.has_work())
+            || self.disk.has_snapshot_work()
+            || self.has_dropped_export()
     }
 
     /// When the next turn must come, in microseconds of the monotonic clock; `None` if nothing is
@@ -502,5 +526,33 @@ mod tests {
         rig.storage.complete_sync(&mut rig.machine, turn);
         assert!(!rig.storage.disk.has_waiting_records());
         assert_eq!(rig.sync(turn), turn);
+    }
+
+    /// An export whose client leaves is dropped; the thread removes its file, and then another one may
+    /// begin.
+    #[test]
+    fn the_file_of_a_dropped_export_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut storage = Rig::new(dir.path()).storage;
+        let mut export = storage.begin_export(Ticket(1)).expect("the first one");
+        export.set_piece(b"one ".to_vec(), None);
+        storage.write_export(export);
+        let worker = storage.export_worker.as_mut().expect("it has begun");
+        let ended = worker.wait();
+        assert_eq!(ended.task.result(), Ok(false));
+        drop(ended);
+        let unfinished = dir.path().join("migrate.tmp");
+        assert!(unfinished.exists() && storage.has_work(0));
+        assert!(storage.take_export().is_none());
+        assert!(storage.is_exporting(), "it is being removed");
+        assert!(storage.begin_export(Ticket(2)).is_err());
+        let removal = loop {
+            if let Some(removal) = storage.take_export() {
+                break removal;
+            }
+        };
+        drop(removal);
+        assert!(!unfinished.exists() && !storage.has_dropped_export());
+        storage.begin_export(Ticket(2)).expect("the next one");
     }
 }

@@ -179,3 +179,31 @@ fn a_member_with_small_segments_takes_long_entries() {
     servers[2].spawn();
     until("it has them again", || holds(&servers[2]).then_some(()));
 }
+
+/// A snapshot that is longer than the limit of the process for files (`ulimit -f`) is one that the
+/// disk has no room for.
+#[test]
+fn a_snapshot_beyond_the_limit_for_files_is_given_up() {
+    let mut server = Server::prepare(&[
+        "-segment-bytes=1048576",
+        "-max-request-bytes=131072",
+        "-snapshot-count=50",
+    ]);
+    // 8 or 16 MiB: the unit depends on the shell.
+    server.before = Some("ulimit -f 16384".into());
+    server.run();
+    let mut conn = Conn::open(server.client_port);
+    let value = format!("value={}", "v".repeat(64 * 1024));
+    for number in 0..300 {
+        let answer = conn.ask("PUT", &format!("/v2/keys/{number}"), &value);
+        assert_eq!(answer.status(), 201, "{}", answer.text());
+    }
+    until("a snapshot is given up", || {
+        server
+            .log()
+            .contains("no room for a snapshot")
+            .then_some(())
+    });
+    assert_eq!(conn.ask("PUT", "/v2/keys/0", &value).status(), 200);
+    server.terminate();
+}

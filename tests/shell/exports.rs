@@ -30,6 +30,23 @@ fn is_whole(fs: &SimFs) -> Option<bool> {
     Some(is_content && content.len() == PIECES.iter().sum::<usize>())
 }
 
+/// A crash leaves the file of an export that was under way; the next start removes it.
+#[test]
+fn an_unfinished_export_is_removed_at_the_start() {
+    let fs = SimFs::new(Rng::new(5));
+    let config = config_of(Path::new(DIR));
+    let (disk, _) = Disk::open_on(fs.clone(), &config, false).expect("a new directory");
+    let mut export = disk.export(Ticket(1), Arc::default());
+    export.set_piece(vec![b'x'; PIECES[0]], None);
+    export.run();
+    assert_eq!(export.result(), Ok(false));
+    let unfinished = Path::new(DIR).join("migrate.tmp");
+    assert!(fs.read(&unfinished).is_some());
+    drop((export, disk));
+    Disk::open_on(fs.clone(), &config, false).expect("a good directory");
+    assert_eq!(fs.read(&unfinished), None);
+}
+
 #[test]
 fn an_export_is_whole_or_not_there_at_any_fault() {
     let opened = || {

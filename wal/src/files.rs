@@ -29,8 +29,31 @@ pub fn wipe(dir: &Path) -> Result<(), OpenError> {
 ///
 /// As [`wipe`].
 pub fn wipe_with<F: FileSystem>(fs: F, dir: &Path, hook: Option<Hook>) -> Result<(), OpenError> {
-    let (mut dir, names) = lock_and_list(fs, dir, hook)?;
-    wipe_locked(&mut dir, names)
+    LockedDir::new(fs, dir, hook)?.wipe()
+}
+
+/// The directory of a log, locked: no log can be opened in it until the value is dropped.
+pub struct LockedDir<F: FileSystem>(LogDir<F>);
+
+impl<F: FileSystem> LockedDir<F> {
+    /// Locks the directory, with every call shown to `hook`.
+    ///
+    /// # Errors
+    ///
+    /// Another process has locked it, or a system call failed.
+    pub fn new(fs: F, dir: &Path, hook: Option<Hook>) -> Result<LockedDir<F>, OpenError> {
+        Ok(LockedDir(lock(fs, dir, hook)?))
+    }
+
+    /// Removes the log, as [`wipe`] does. The directory stays locked.
+    ///
+    /// # Errors
+    ///
+    /// As [`wipe`].
+    pub fn wipe(&mut self) -> Result<(), OpenError> {
+        let names = self.0.list()?;
+        wipe_locked(&mut self.0, names)
+    }
 }
 
 /// Removes the log from a locked directory.
@@ -61,12 +84,17 @@ pub(crate) fn lock_and_list<F: FileSystem>(
     path: &Path,
     hook: Option<Hook>,
 ) -> Result<(LogDir<F>, Vec<String>), OpenError> {
+    let mut dir = lock(fs, path, hook)?;
+    let names = dir.list()?;
+    Ok((dir, names))
+}
+
+fn lock<F: FileSystem>(fs: F, path: &Path, hook: Option<Hook>) -> Result<LogDir<F>, OpenError> {
     let mut dir = LogDir::new(fs, path, hook);
     if !dir.lock()? {
         return Err(OpenError::Locked { dir: path.into() });
     }
-    let names = dir.list()?;
-    Ok((dir, names))
+    Ok(dir)
 }
 
 /// Removes the segments, spares and half-made files among `names`, and then the file that marks

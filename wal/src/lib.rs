@@ -47,7 +47,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use files::{wipe, wipe_with};
+pub use files::{LockedDir, wipe, wipe_with};
 pub use log::Wal;
 pub use writer::Task;
 

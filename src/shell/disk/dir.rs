@@ -6,7 +6,9 @@ use super::files::{self, DataDir};
 use super::{export, forced, membership, snapfile, standby};
 use std::io;
 use std::path::Path;
+use wal::LockedDir;
 use wal::fs::{FileSystem, PathKind};
+use wal::os::is_out_of_room;
 
 /// Files in a data directory of etcd 0.4.
 const ETCD_FILES: [&str; 2] = ["log", "conf"];
@@ -43,7 +45,7 @@ pub fn refuse_unwritable<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), Str
     let probe = folder.join(PROBE);
     let fs = data_dir.fs();
     match fs.create(&probe).and_then(|_| fs.unlink(&probe)) {
-        Err(e) if !files::is_full(&e) => Err(format!(
+        Err(e) if !is_out_of_room(&e) => Err(format!(
             "cannot write to the folder {}: {e}. The user that runs tern must own it",
             folder.display()
         )),
@@ -73,25 +75,27 @@ pub fn refuse_foreign<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String
 }
 
 /// Removes everything of tern and etcd for `-f`: the log, snapshots, exports, `membership`,
-/// `standby_info`, and etcd's own files.
+/// `standby_info`, and etcd's own files. All of it under the lock of the log: another process may run
+/// on the directory.
 ///
 /// The log with `state` is removed before all files but `new_cluster`. A crash after that leaves a
 /// new directory with stale files, never a machine that has forgotten its vote.
 ///
 /// # Errors
 ///
-/// A file cannot be removed.
+/// Another process has locked the directory, or a file cannot be removed.
 pub fn wipe<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
     let failed = |path: &Path, e: io::Error| format!("-f: cannot remove {}: {e}", path.display());
+    let no_log = |e: wal::OpenError| format!("-f: cannot remove the log: {e}");
     let fs = data_dir.fs();
+    let mut locked = LockedDir::new(fs.clone(), data_dir.path(), None).map_err(no_log)?;
     // `new_cluster` goes first: it may tell the next start to replace the log.
     let forced = data_dir.join(forced::FILE);
     let removed = fs.remove(&forced);
     removed
         .and_then(|()| files::sync_folder(fs, data_dir.path()))
         .map_err(|e| failed(&forced, e))?;
-    wal::wipe_with(fs.clone(), data_dir.path(), None)
-        .map_err(|e| format!("-f: cannot remove the log: {e}"))?;
+    locked.wipe().map_err(no_log)?;
     let names = fs.list(data_dir.path());
     for name in names.map_err(|e| failed(data_dir.path(), e))? {
         if is_wiped(&name) {
@@ -103,7 +107,7 @@ pub fn wipe<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
 }
 
 /// Whether `-f` removes the file or folder of this name. The files of the log are removed by
-/// `wal::wipe`, all others stay.
+/// `LockedDir::wipe`, all others stay.
 fn is_wiped(name: &str) -> bool {
     let known = [snapfile::FOLDER, standby::FILE, membership::FILE];
     known.contains(&name)
@@ -160,5 +164,26 @@ mod tests {
             assert!(dir.path().join("notes.txt").exists());
             assert!(!path.exists());
         }
+    }
+
+    #[test]
+    fn a_directory_in_use_is_not_wiped() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let data_dir = DataDir::new(Os, dir.path());
+        let options = wal::Options {
+            dir: dir.path().into(),
+            segment_bytes: wal::SEGMENT_BYTES_MIN,
+            identity: 7,
+        };
+        let running = wal::Wal::open(options).expect("an empty directory");
+        for name in [forced::FILE, membership::FILE] {
+            fs::write(data_dir.join(name), "x").expect("made");
+        }
+        let text = wipe(&data_dir).expect_err("it is locked");
+        assert!(text.contains("another process"), "{text}");
+        assert!(data_dir.join(forced::FILE).exists());
+        drop(running);
+        wipe(&data_dir).expect("wiped");
+        assert_eq!(fs::read_dir(dir.path()).expect("a folder").count(), 0);
     }
 }

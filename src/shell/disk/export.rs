@@ -1,7 +1,8 @@
 //! The file of an export, `RAFT-migrate.snap`: the key space in etcd's snapshot format.
 //!
 //! It is written in pieces under a temporary name, and renamed once it is whole and durable. The
-//! loop hands each piece over to a thread ([`Export::run`]), because the device may take long.
+//! loop hands each piece over to a thread ([`Export::run`]), because the device may take long. So is
+//! the removal of a file that is not finished ([`Export::removal`]): its client has left.
 //! Start with [`Export::set_piece`].
 use super::files::{self, DataDir};
 use crate::core::machine::Ticket;
@@ -15,11 +16,17 @@ const TEMPORARY: &str = "migrate.tmp";
 /// How the name of a whole export ends.
 pub const SUFFIX: &str = "-migrate.snap";
 
-/// The next piece of an export.
-struct ExportPiece {
-    bytes: Vec<u8>,
-    /// Of the last piece: the raft index of the content, for the name.
-    raft: Option<u64>,
+/// The next step of an export.
+enum ExportStep {
+    /// A piece is written.
+    Write {
+        /// The piece.
+        bytes: Vec<u8>,
+        /// Of the last piece: the raft index of the content, for the name.
+        raft: Option<u64>,
+    },
+    /// The file of an export that was given up is removed.
+    Remove,
 }
 
 /// An export that is being written.
@@ -33,8 +40,8 @@ pub struct Export<F: FileSystem = Os> {
     length: u64,
     /// Bytes written since the last sync; less than [`files::UNSYNCED_BYTES_MAX`] between pieces.
     unsynced: usize,
-    /// The next piece; `None` once it is written.
-    piece: Option<ExportPiece>,
+    /// The next step; `None` once it is made.
+    step: Option<ExportStep>,
     /// Whether the file has its name; or why the export failed.
     result: Result<bool, String>,
     /// Shared with the loop, which so knows that the export exists.
@@ -50,9 +57,17 @@ impl<F: FileSystem> Export<F> {
             file: None,
             length: 0,
             unsynced: 0,
-            piece: None,
+            step: None,
             result: Ok(false),
             _is_alive: is_alive,
+        }
+    }
+
+    /// The removal of the file that another export, which was given up, may have left.
+    pub fn removal(data_dir: &DataDir<F>, ticket: Ticket, is_alive: Arc<()>) -> Export<F> {
+        Export {
+            step: Some(ExportStep::Remove),
+            ..Export::new(data_dir, ticket, is_alive)
         }
     }
 
@@ -64,19 +79,25 @@ impl<F: FileSystem> Export<F> {
     /// The piece that `run` is to write. `raft` is the raft index of the whole content, with the
     /// last piece.
     pub fn set_piece(&mut self, bytes: Vec<u8>, raft: Option<u64>) {
-        self.piece = Some(ExportPiece { bytes, raft });
+        self.step = Some(ExportStep::Write { bytes, raft });
     }
 
-    /// Writes the piece. The first one makes the file, which only its owner may read, and overwrites
+    /// Makes the step. The first piece makes the file, which only its owner may read, and overwrites
     /// an unfinished export. The last one gives the file its name, durably. After a failure there is
     /// no file: a full disk gets its room back.
     pub fn run(&mut self) {
-        let written = self.write();
-        if written.is_err() {
+        let made = match self.step.take() {
+            Some(ExportStep::Write { bytes, raft }) => self.write(&bytes, raft),
+            Some(ExportStep::Remove) => Err(io::Error::other("it was given up")),
+            None => Ok(false),
+        };
+        self.result = made.map_err(|e| e.to_string());
+        if self.result.is_err() {
             self.file = None;
-            let _ = self.data_dir.fs().remove(&self.data_dir.join(TEMPORARY));
+            if let Err(e) = remove_unfinished(&self.data_dir) {
+                log::warn!("an unfinished export stays until the next start: {e}");
+            }
         }
-        self.result = written.map_err(|e| e.to_string());
     }
 
     /// Whether the file has its name: then it is whole and durable.
@@ -88,16 +109,13 @@ impl<F: FileSystem> Export<F> {
         self.result.as_ref().copied().map_err(String::as_str)
     }
 
-    fn write(&mut self) -> io::Result<bool> {
-        let Some(ExportPiece { bytes, raft }) = self.piece.take() else {
-            return Ok(false);
-        };
+    fn write(&mut self, bytes: &[u8], raft: Option<u64>) -> io::Result<bool> {
         let (fs, dir) = (self.data_dir.fs(), &self.data_dir);
         let file = match self.file.take() {
             Some(file) => file,
             None => fs.create(&dir.join(TEMPORARY))?,
         };
-        file.write_at(&bytes, self.length)?;
+        file.write_at(bytes, self.length)?;
         self.length += bytes.len() as u64;
         self.unsynced += bytes.len();
         if raft.is_some() || self.unsynced >= files::UNSYNCED_BYTES_MAX {
@@ -112,6 +130,17 @@ impl<F: FileSystem> Export<F> {
         files::sync_folder(fs, dir.path())?;
         Ok(true)
     }
+}
+
+/// Removes the file of an export that was not finished, if there is one.
+///
+/// # Errors
+///
+/// The file cannot be removed; with a sentence for the user.
+pub fn remove_unfinished<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
+    let path = data_dir.join(TEMPORARY);
+    let removed = data_dir.fs().remove(&path);
+    removed.map_err(|e| format!("cannot remove {}: {e}", path.display()))
 }
 
 #[cfg(test)]

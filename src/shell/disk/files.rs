@@ -1,5 +1,5 @@
 //! File operations for the whole data directory: replace a small file atomically, read one, sync a
-//! folder, recognize a full disk.
+//! folder.
 //!
 //! This file must not know the names of tern's files; the callers pass them.
 //!
@@ -148,14 +148,6 @@ pub fn replace<F: FileSystem>(dir: &DataDir<F>, name: &str, bytes: &[u8]) -> io:
 pub fn sync_folder<F: FileSystem>(fs: &F, path: &Path) -> io::Result<()> {
     let folder = fs.open_folder(path)?;
     fs.sync_folder(&folder)
-}
-
-/// Whether the error says that the disk or the quota is full.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-    )
 }
 
 #[cfg(test)]

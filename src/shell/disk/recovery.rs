@@ -17,7 +17,7 @@ use super::snapfile::{SnapshotFileWriter, Unusable};
 use super::snapshot_files::KEPT;
 use super::snapshots::{self, Snapshots};
 use super::standby::{self, StandbyRecord};
-use super::{Disk, dir, forced, random_of, room_bytes_of, snapfile};
+use super::{Disk, dir, export, forced, random_of, room_bytes_of, snapfile};
 use crate::core::command;
 use crate::core::machine::{FOUNDING_TERM, Founding, Machine, Recovered, Space};
 use crate::core::raft::snapshot_head::{decode_meta, encode_meta};
@@ -96,9 +96,7 @@ impl<F: FileSystem> Disk<F> {
         }
         report_torn_tail(&log);
         let limits = history_limits(config);
-        let keep = if log.is_new { 0 } else { KEPT };
-        let mut kept = snapfile::prune(data_dir, keep)
-            .map_err(|e| format!("{}: {e}", snapfile::folder(data_dir).display()))?;
+        let mut kept = remove_leftovers(data_dir, &log)?;
         let known_id = id_of(membership, log.identity);
         let incarnation = log.identity;
         let is_empty = kept.is_empty() && log.entries.is_empty() && log.installed.is_none();
@@ -148,6 +146,18 @@ impl<F: FileSystem> Disk<F> {
         recovered.free_bytes = disk.free_bytes();
         Ok((disk, recovered))
     }
+}
+
+/// Removes what crashes and former starts have left: an unfinished export, and snapshots that are not
+/// needed. Returns the indexes of the snapshots that stay, newest first.
+fn remove_leftovers<F: FileSystem>(
+    data_dir: &DataDir<F>,
+    log: &wal::Recovered,
+) -> Result<Vec<Index>, String> {
+    export::remove_unfinished(data_dir)?;
+    let keep = if log.is_new { 0 } else { KEPT };
+    snapfile::prune(data_dir, keep)
+        .map_err(|e| format!("{}: {e}", snapfile::folder(data_dir).display()))
 }
 
 /// Makes spares for the records that the log should always take. Returns their bytes.
@@ -626,7 +636,6 @@ fn refuse_unstored_term<F: FileSystem>(
     ))
 }
 
-/// The id of the member with this data directory.
 /// The configuration that the entries after a snapshot lead to, as far as they are whole.
 fn configuration_after(base: &Configuration, entries: &[Entry]) -> Configuration {
     let mut latest = base.clone();
@@ -642,6 +651,7 @@ fn configuration_after(base: &Configuration, entries: &[Entry]) -> Configuration
     latest
 }
 
+/// The id of the member with this data directory, in the first configuration that has one.
 fn own_id(configurations: &[&Configuration], identity: u64) -> Option<PeerId> {
     let is_own = |member: &&Member| member.incarnation == identity;
     let own = configurations

@@ -16,6 +16,7 @@ use crate::core::store::Store;
 use std::io;
 use std::path::{Path, PathBuf};
 use wal::fs::{Access, FileSystem, OpenFile};
+use wal::os::is_out_of_room;
 
 /// How many snapshots are kept. The log is released only up to the older one, so that damage to the
 /// newer one loses nothing.
@@ -264,7 +265,7 @@ impl<F: FileSystem> SnapshotFiles<F> {
     /// other error is final.
     fn fail(&mut self, index: Index, error: &io::Error) -> Carried {
         self.writing = None;
-        if !files::is_full(error) {
+        if !is_out_of_room(error) {
             return Err(DiskFailure(format!("writing a snapshot: {error}")));
         }
         log::warn!("no room for a snapshot: {error}. The log grows until one can be written");
@@ -328,7 +329,7 @@ impl<F: FileSystem> SnapshotFiles<F> {
         let written = self.write_piece(&piece, &path);
         let file = match written {
             Ok(file) => file,
-            Err(e) if files::is_full(&e) => {
+            Err(e) if is_out_of_room(&e) => {
                 log::warn!("no room for the leader's snapshot: {e}. It will be offered again");
                 self.unused.extend(piece.store.map(|store| *store));
                 self.remove(&path)?;
