@@ -232,6 +232,8 @@ struct Peer {
     refuses_twice: Option<TwiceRefusal>,
     /// The last answer from its listed address was that of a machine which is not this member.
     is_displaced: bool,
+    /// Why its listed address has refused the last hello. `None`: it has not, or gave no answer.
+    refusal: Option<&'static str>,
 
     /// Pings to it.
     pings: Pings,
@@ -718,6 +720,18 @@ impl Peers {
     }
 
     // -- outputs
+
+    /// Why a member's listed address refuses this machine's hellos; `None` if it does not, or does
+    /// not answer. The rest of a sentence that begins with that machine.
+    pub fn refusal_of(&self, id: PeerId) -> Option<&'static str> {
+        self.peers.get(&id)?.refusal
+    }
+
+    /// Whether a member refuses this machine's hellos, and not another machine at its address.
+    pub fn is_refused_by(&self, id: PeerId) -> bool {
+        let peer = self.peers.get(&id);
+        peer.is_some_and(|peer| peer.refusal.is_some() && !peer.is_displaced)
+    }
 
     /// The link that carries messages to a peer: the one that this machine has dialled, else the
     /// one that the peer has. `None`: there is none, and messages are dropped.

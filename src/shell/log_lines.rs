@@ -277,11 +277,25 @@ fn log_leaderless(machine: &Machine, voters: usize) {
              be written"
         ),
     };
+    if runs_majority(machine, voters) {
+        return log::warn!("no leader: {what}. A majority of the voters runs, so no data is lost");
+    }
     log::warn!(
         "no leader: {what}. After a loss for good, and only then: this machine goes on alone with what \
          it holds if it is started with -force-new-cluster={}",
         PublicId::of_cluster(machine.cluster())
     );
+}
+
+/// Whether a majority of the voters runs for certain: this machine, and voters that refuse its links.
+/// A link that is open may be one to a machine that is gone.
+fn runs_majority(machine: &Machine, voters: usize) -> bool {
+    let members = machine.configuration().members.iter();
+    let running = members.filter(|member| {
+        let is_own = Some(member.id) == machine.id();
+        member.voter && (is_own || machine.is_refused_by(member.id))
+    });
+    running.count() > voters / 2
 }
 
 /// The voters to which no link is open, as a part of a sentence; empty without any.
@@ -290,7 +304,15 @@ fn silent_voters(machine: &Machine) -> String {
     let silent = members.filter(|member| {
         member.voter && Some(member.id) != machine.id() && machine.route(member.id).is_none()
     });
-    let names: Vec<String> = silent.map(status_lines::name).collect();
+    let names: Vec<String> = silent
+        .map(|member| {
+            let name = status_lines::name(member);
+            match machine.refusal_of(member.id) {
+                Some(why) => format!("{name} [refused: {why}]"),
+                None => name,
+            }
+        })
+        .collect();
     if names.is_empty() {
         return String::new();
     }

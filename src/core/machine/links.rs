@@ -147,6 +147,16 @@ impl Machine {
 
     // -- questions
 
+    /// See [`Peers::refusal_of`].
+    pub fn refusal_of(&self, id: PeerId) -> Option<&'static str> {
+        self.common.peers.refusal_of(id)
+    }
+
+    /// See [`Peers::is_refused_by`].
+    pub fn is_refused_by(&self, id: PeerId) -> bool {
+        self.common.peers.is_refused_by(id)
+    }
+
     /// The link that carries messages to a peer; `None`: there is none, and messages are dropped.
     pub fn route(&self, to: PeerId) -> Option<LinkId> {
         self.common.peers.route(to)

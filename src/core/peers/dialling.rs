@@ -36,6 +36,8 @@ const QUIET_FAILURES: u32 = 2;
 const TWICE_US: u64 = 3_000_000;
 /// A refusal older than this counts no more.
 const TWICE_US_MAX: u64 = 10_000_000;
+/// The text of a refusal whose code this version does not know.
+const UNKNOWN_REFUSAL: &str = "for an unknown reason";
 
 /// An address besides those of the configuration.
 #[derive(Debug)]
@@ -87,6 +89,7 @@ impl Peer {
     /// Keeps the finding of a refusal about the machine at the listed address.
     fn on_refused(&mut self, now_us: u64, refusal: Option<&HelloRefusal>) {
         self.is_displaced = refusal.is_some_and(HelloRefusal::is_of_another);
+        self.refusal = Some(refusal.map_or(UNKNOWN_REFUSAL, HelloRefusal::text));
         let Some(HelloRefusal::Twice { other_url }) = refusal else {
             return;
         };
@@ -369,6 +372,7 @@ impl Peers {
         peer.given_up = 0;
         peer.refuses_twice = None;
         peer.is_displaced = false;
+        peer.refusal = None;
         let listed_url = Some(peer.peer_url.clone()).filter(|listed| Some(listed) != url.as_ref());
         self.changes.push((hello.from, ProcessChange::Up));
         if let Some(suppressed) = peer.opened.is_due(now.mono_us) {
@@ -415,12 +419,16 @@ impl Peers {
                 });
             }
         }
-        let text = refusal.map_or("for an unknown reason", |refusal| refusal.text());
+        let text = refusal.map_or(UNKNOWN_REFUSAL, |refusal| refusal.text());
         self.end_dialled(now, id, &format!("refused: {text}"), REFUSED_US);
     }
 
     /// A link has ended at the other side, or could not be made.
     pub(super) fn remove_link(&mut self, now: Now, id: LinkId, why: &str) {
+        let asked = self.links.get(&id).and_then(|link| link.peer);
+        if let Some(peer) = asked.and_then(|asked| self.peers.get_mut(&asked)) {
+            peer.refusal = None;
+        }
         self.end_dialled(now, id, why, PAUSE_US_MIN);
     }
 

@@ -1,6 +1,6 @@
-//! Hellos over long lines, on a virtual clock.
+//! Hellos over long lines and their refusals, on a virtual clock.
 use super::*;
-use crate::core::peers::tests::numbered_member as member;
+use crate::core::peers::tests::{Site, members as listed, numbered_member as member};
 use crate::core::peers::{Introduced, LinkEvent};
 use crate::core::raft::{Configuration, Member};
 
@@ -129,4 +129,23 @@ fn a_first_hello_without_an_answer_is_given_up_at_a_sign_of_the_network() {
     let first = dialler.hellos[0].0;
     assert_eq!(dialler.open_within(60, 10_000_000, Some(50)), None);
     assert!(dialler.hellos.iter().all(|(link, _)| *link != first));
+}
+
+/// A member whose address is not the listed one is refused at first. The one that refuses it runs.
+#[test]
+fn a_refusal_is_kept_until_another_answer_or_none() {
+    let mut site = Site::of(&["a", "b", "c"]);
+    site.stop(2);
+    let moved = site.start(3, "new", &listed(&["a", "b", "c"]));
+    assert_eq!(site.peers(moved).refusal_of(PeerId(1)), None);
+    site.pass_ms(1_000);
+    let why = HelloRefusal::AddressUnproved.text();
+    assert_eq!(site.peers(moved).refusal_of(PeerId(1)), Some(why));
+    assert!(site.peers(moved).is_refused_by(PeerId(1)));
+    site.stop(0);
+    site.pass_ms(4_000);
+    assert!(site.is_linked(1, moved));
+    for id in [1, 2] {
+        assert_eq!(site.peers(moved).refusal_of(PeerId(id)), None);
+    }
 }
