@@ -423,6 +423,12 @@ impl Machine {
         self.member().is_some_and(MemberMode::wants_turn)
     }
 
+    /// Whether this machine leads and holds writes until its log has room. Further ones need not be
+    /// handed to it: they would wait behind these, or be refused.
+    pub fn holds_writes(&self) -> bool {
+        self.member().is_some_and(MemberMode::holds_writes)
+    }
+
     /// Whether the owner is to wait for the snapshot files, because the log fills its memory sooner
     /// than the disk writes the snapshot that will release it.
     pub fn is_snapshot_late(&self) -> bool {

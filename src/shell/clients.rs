@@ -73,6 +73,8 @@ pub struct Clients {
     deliveries: Deliveries,
 
     deep_writes: DeepWrites,
+    /// The connections whose writes wait until the machine takes those that it holds.
+    waiting_for_room: Vec<SlotId>,
 
     /// The connections that came in on the peer port. They are few: the port has a small reserve of
     /// descriptors.
@@ -117,6 +119,7 @@ impl Clients {
             resumed: Vec::new(),
             deliveries: Deliveries::default(),
             deep_writes: DeepWrites::default(),
+            waiting_for_room: Vec::new(),
             peer_port_conns: Vec::new(),
             settings,
             meters: Meters::new(bounds),
@@ -240,6 +243,7 @@ impl Clients {
             budget: &mut self.turn,
             holds_writes: self.deliveries.are_late(),
             deep_writes: &mut self.deep_writes,
+            waiting_for_room: &mut self.waiting_for_room,
             shared: self.budget.shared(),
             meters: &mut self.meters,
             status,
@@ -498,7 +502,20 @@ impl Clients {
         }
         self.enforce_budget(now);
         self.resume_deep_write(machine);
+        self.resume_writes(machine);
         has_input
+    }
+
+    /// Once the machine holds no writes, lists the connections whose writes wait for that.
+    fn resume_writes(&mut self, machine: &Machine) {
+        if machine.holds_writes() {
+            return;
+        }
+        for id in std::mem::take(&mut self.waiting_for_room) {
+            if let Some(conn) = self.conns.wake(id) {
+                conn.resume();
+            }
+        }
     }
 
     /// If no write to a deep path is under way, lists the connection whose deep write is next.

@@ -542,6 +542,11 @@ impl MemberMode {
         self.is_running() && (is_removed || self.replica.wants_turn())
     }
 
+    /// See [`Machine::holds_writes`].
+    pub(super) fn holds_writes(&self) -> bool {
+        self.replica.holds_writes()
+    }
+
     /// See [`Machine::is_snapshot_late`].
     pub(super) fn is_snapshot_late(&self) -> bool {
         self.replica.is_snapshot_late()

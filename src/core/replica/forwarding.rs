@@ -284,6 +284,11 @@ impl Replica {
         self.pending.add_forwarded(ticket, request);
     }
 
+    /// Whether this member leads and holds writes that it does not take now.
+    pub fn holds_writes(&self) -> bool {
+        self.pending.has_held() && self.raft.role() == RaftRole::Leader
+    }
+
     /// The message that forwards a request.
     fn message_of(&self, number: u64, op: &Op) -> Rpc {
         let command = match op {
