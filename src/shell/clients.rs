@@ -552,7 +552,7 @@ impl Clients {
     }
 
     /// Closes clients that do not read their output, and refuses requests whose bodies are not
-    /// complete, until enough is freed to resume reading. Those that hold the most for the longest
+    /// complete or that are held, until enough is freed to resume reading. Those that hold the most for the longest
     /// come first: an attacker pays for each byte, and a small request that arrives in two packets
     /// is served whatever others hold.
     fn close_slowest(&mut self, now: Now) {
@@ -675,7 +675,7 @@ mod tests {
     }
 
     /// The shape of the answer to some request.
-    fn shape() -> Shape {
+    pub fn shape() -> Shape {
         let settings = settings();
         let mut parser = Parser::new();
         let Parsed::Request { request, .. } = parser.parse(

@@ -637,6 +637,9 @@ impl Conn {
             if self.flush(BUFFER_BYTES, buffers) > 0 {
                 return;
             }
+        } else if self.may_start() {
+            // A bound of this machine has kept the bytes that have arrived from the parser.
+            return;
         }
         match self.deadline.late_reject() {
             Some(reject) if self.stage == ConnStage::Open => self.reject(reject, date, buffers),
@@ -708,6 +711,7 @@ impl Conn {
             (_, Some(active)) if active.has_more => ConnWait::Page,
             _ if out > 0 => ConnWait::Write,
             (_, Some(_)) => ConnWait::Core,
+            (_, None) if self.is_held => ConnWait::Core,
             (_, None) => ConnWait::Request(self.parser.stage()),
         }
     }
@@ -726,7 +730,7 @@ impl Conn {
     }
 
     /// Frees memory: closes a connection whose client does not read or waits for events, and refuses
-    /// a request whose body is not complete. A request in flight cannot be refused: its answer may
+    /// a request whose body is not complete, or that is held. A request in flight cannot be refused: its answer may
     /// have begun, and the machine learns of its end only from the end of the connection.
     pub fn make_room(&mut self, date: &Date, buffers: &mut Buffers) {
         if self.is_blocked() || self.active.is_some() || self.stage != ConnStage::Open {
@@ -737,7 +741,7 @@ impl Conn {
     }
 
     /// The cost of the connection to the others: the bytes that it holds, times how long its client
-    /// has not read or its body has not been complete. 0 if it must not be closed to make room: its
+    /// has not read, its body has not been complete or its request has been held. 0 if it must not be closed to make room: its
     /// request is answered soon, or it holds little.
     pub fn cost(&self, now_us: u64) -> u128 {
         let is_request = self.parser.stage() != RequestStage::Idle;
@@ -745,7 +749,7 @@ impl Conn {
             0
         } else if self.is_blocked() {
             self.held_bytes().max(self.out_bytes())
-        } else if self.is_watcher() || (self.active.is_none() && is_request) {
+        } else if self.is_watcher() || self.is_held || (self.active.is_none() && is_request) {
             self.held_bytes()
         } else {
             0

@@ -31,9 +31,10 @@ pub enum Transport {
 /// The result of a read that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
-    /// `count` bytes have been read.
+    /// Bytes have been read.
     Bytes {
-        /// How many; at least one.
+        /// How many; at least one. Through TLS those that the socket gave, if they are more: a
+        /// record of one byte is decrypted at the cost of a longer one.
         count: usize,
         /// The socket is empty: the next read would return `Blocked`. Later bytes raise a new
         /// event.
@@ -127,11 +128,12 @@ impl Transport {
             },
             #[cfg(feature = "tls")]
             Transport::Tls(tls) => {
-                match read_piece(into, room, |piece| tls.read(piece)) {
+                let mut taken = 0;
+                match read_piece(into, room, |piece| tls.read(piece, &mut taken)) {
                     Ok(0) => Ok(ReadOutcome::End),
                     // The session may hold decrypted bytes even if the socket is empty.
                     Ok(count) => Ok(ReadOutcome::Bytes {
-                        count,
+                        count: count.max(taken),
                         drained: false,
                     }),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(ReadOutcome::Blocked),
@@ -310,7 +312,9 @@ pub struct TlsStream {
 
 #[cfg(feature = "tls")]
 impl TlsStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads decrypted bytes. Adds to `taken` the bytes that the socket gave for them. The session
+    /// refuses many records in sequence without data, so the loop ends.
+    fn read(&mut self, buffer: &mut [u8], taken: &mut usize) -> io::Result<usize> {
         use std::io::Read as _;
         if self.failed {
             return self.socket.read(buffer);
@@ -323,14 +327,16 @@ impl TlsStream {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
-            if self.session.read_tls(&mut self.socket)? == 0 {
+            let count = self.session.read_tls(&mut self.socket)?;
+            if count == 0 {
                 return Ok(0);
             }
-            let taken = self.session.process_new_packets();
+            *taken += count;
+            let processed = self.session.process_new_packets();
             // Sends the answer to a handshake message, or the alert about the failure.
             let sent = self.send_pending();
-            self.failed = taken.is_err();
-            taken.map_err(|e| {
+            self.failed = processed.is_err();
+            processed.map_err(|e| {
                 let why = super::tls::explain(&e, &self.files);
                 io::Error::new(io::ErrorKind::InvalidData, why)
             })?;
@@ -383,4 +389,70 @@ pub fn accepted_pair() -> (Transport, std::net::TcpStream) {
     let (stream, _) = listener.accept().expect("a connection");
     stream.set_nonblocking(true).expect("a socket option");
     (Transport::Plain(TcpStream::from_std(stream)), other)
+}
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use super::*;
+    use crate::shell::tls::{checked_config, client_config};
+    use rustls::ClientConnection;
+    use std::path::Path;
+    use std::time::Instant;
+
+    /// The two sides of a session, after its handshake.
+    fn session() -> (Transport, ClientConnection, std::net::TcpStream) {
+        let folder = Path::new("tests/testdata/tls");
+        let (cert, key) = (folder.join("machine.pem"), folder.join("machine.key"));
+        let files = TlsFiles {
+            ca_file: Some(folder.join("authority.pem")),
+            ..Default::default()
+        };
+        let config = client_config(&files).expect("a configuration");
+        let name = "localhost".try_into().expect("a name");
+        let mut client = ClientConnection::new(config, name).expect("a session");
+        let config = checked_config(&cert, &key, None).expect("a configuration");
+        let (plain, mut socket) = accepted_pair();
+        let Transport::Plain(stream) = plain else {
+            panic!("it has no session");
+        };
+        let mut server = Transport::accept_tls(stream, &config, &files.into()).expect("a session");
+        socket.set_nonblocking(true).expect("a socket option");
+        let mut nothing = Vec::with_capacity(1);
+        while client.is_handshaking() || server.is_handshaking() {
+            while client.wants_write() {
+                client.write_tls(&mut socket).expect("it is connected");
+            }
+            server.read(&mut nothing, 1).expect("a handshake");
+            // Nothing may have arrived.
+            let _ = client.read_tls(&mut socket);
+            client.process_new_packets().expect("a handshake");
+        }
+        socket.set_nonblocking(false).expect("a socket option");
+        (server, client, socket)
+    }
+
+    /// A turn would decrypt a record for each byte of its share.
+    #[test]
+    fn records_of_one_byte_count_as_long_as_they_are() {
+        const RECORDS: usize = 2_000;
+        let (mut server, mut client, mut socket) = session();
+        let mut wire_bytes = 0;
+        for _ in 0..RECORDS {
+            client.writer().write_all(b"x").expect("it has room");
+            while client.wants_write() {
+                wire_bytes += client.write_tls(&mut socket).expect("it is connected");
+            }
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        let mut input = Vec::with_capacity(16 * 1024);
+        let mut counted = 0;
+        while input.len() < RECORDS {
+            assert!(Instant::now() < until, "{} bytes", input.len());
+            let outcome = server.read(&mut input, 16 * 1024 - RECORDS);
+            if let ReadOutcome::Bytes { count, .. } = outcome.expect("it is connected") {
+                counted += count;
+            }
+        }
+        assert!(counted > wire_bytes / 2, "{counted} of {wire_bytes}");
+    }
 }

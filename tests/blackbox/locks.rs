@@ -53,6 +53,19 @@ fn the_lock_goes_round_in_the_order_of_the_queue() {
     }
 }
 
+/// Each segment may be a directory to create, and acquisitions do not take turns as deep writes do.
+#[test]
+fn a_deep_name_is_refused() {
+    let server = Server::start(&[]);
+    let at = |segments: usize| format!("/mod/v2/lock{}", "/d".repeat(segments));
+    assert_eq!(server.client("POST", &at(32), "ttl=60").status(), 200);
+    let refused = server.client("POST", &at(33), "ttl=60");
+    assert_eq!(refused.status(), 414);
+    assert!(refused.text().contains("32 segments"), "{}", refused.text());
+    let leader = at(33).replace("lock", "leader");
+    assert_eq!(server.client("PUT", &leader, "name=n&ttl=60").status(), 414);
+}
+
 #[test]
 fn a_waiter_that_closes_its_connection_leaves_the_queue() {
     let server = Server::start(&[]);

@@ -17,6 +17,11 @@ use crate::core::seam::{LockPlace, LockRequest, Op};
 /// The directory of all locks. It is hidden from listings of the directories above.
 const LOCKS: &str = "/_etcd/mod/lock";
 
+/// Most segments of a lock's name. Each may be a directory to create, and every later entry of the
+/// log waits for them. Writes to deep keys take turns (`shell::deep_writes`), which acquisitions do
+/// not: an acquisition may last for hours.
+const NAME_SEGMENTS_MAX: usize = 32;
+
 /// The ttl, in seconds, of a place that waits for a lock without a ttl. If its machine dies it is in
 /// the way for so long.
 const WAITER_TTL_S: i64 = 30;
@@ -145,6 +150,11 @@ fn ask(
 fn path(exchange: &Exchange) -> Result<KeyPath, Response> {
     if exchange.rest.chars().all(|c| c == '/') {
         return Err(Response::new(404, TEXT, super::NOT_FOUND));
+    }
+    let mut segments = exchange.rest.split('/').filter(|s| !s.is_empty());
+    if segments.nth(NAME_SEGMENTS_MAX).is_some() {
+        let text = "414 Request-URI Too Long: the name of a lock has at most 32 segments";
+        return Err(Response::new(414, TEXT, text));
     }
     exchange.key_below(LOCKS)
 }

@@ -1,5 +1,5 @@
 //! How much work one turn does for many connections: counted, not timed.
-use super::tests::settings;
+use super::tests::{settings, shape};
 use super::*;
 use crate::codec::http::Parsed;
 use crate::codec::http::response::TEXT;
@@ -16,6 +16,9 @@ const NOW: Now = Now {
     wall_ns: 0,
 };
 
+/// A second, in microseconds.
+const S: u64 = 1_000_000;
+
 /// Clients and the other sides of their connections.
 struct Rig {
     clients: Clients,
@@ -24,9 +27,14 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
+        Rig::with_bytes(64 << 20)
+    }
+
+    /// With so many bytes for all connections.
+    fn with_bytes(client_bytes: usize) -> Rig {
         let timeouts = Timeouts {
-            read_us: 1_000_000,
-            write_us: 1_000_000,
+            read_us: 300 * S,
+            write_us: 300 * S,
         };
         let bounds = ProcessBounds {
             memory_bytes: 1 << 30,
@@ -34,7 +42,7 @@ impl Rig {
                 client_port: 1_000,
                 peer_port: 1,
             },
-            client_bytes: 64 << 20,
+            client_bytes,
         };
         Rig {
             clients: Clients::new(settings(), Limits::default(), timeouts, bounds),
@@ -348,4 +356,101 @@ fn a_turn_starts_one_long_chunked_request_and_the_next_one_none() {
         rig.settle();
     }
     assert_eq!(started, [1, 1, 2]);
+}
+
+/// Without a deadline of its own it would be closed once the idle time before it has passed.
+#[test]
+fn a_whole_request_that_is_held_does_not_run_into_a_deadline() {
+    let mut rig = Rig::new();
+    let mut other = rig.connect();
+    let request = b"GET / HTTP/1.1\r\nHost: n1\r\n\r\n";
+    other.write_all(request).expect("it is sent");
+    rig.read_all(request.len());
+    let clients = &mut rig.clients;
+    let (date, timeouts, buffers) = (&clients.date, &clients.timeouts, &mut clients.buffers);
+    let (_, conn) = clients.conns.iter_mut().next().expect("it is there");
+    let Some(Parsed::Request { consumed, .. }) = conn.next(&clients.limits) else {
+        panic!("it is whole");
+    };
+    conn.leave_until_resumed(consumed);
+    conn.settle(74 * S, timeouts, buffers);
+    conn.expire(76 * S, date, buffers);
+    assert!(!conn.settle(200 * S, timeouts, buffers), "it stays");
+    conn.resume();
+    assert!(matches!(
+        conn.next(&clients.limits),
+        Some(Parsed::Request { .. })
+    ));
+}
+
+#[test]
+fn a_body_that_has_arrived_and_is_not_parsed_yet_is_not_late() {
+    let mut rig = Rig::new();
+    let mut other = rig.connect();
+    let head = b"PUT /v2/keys/a HTTP/1.1\r\nHost: n1\r\nContent-Length: 7\r\n\r\nval";
+    other.write_all(head).expect("it is sent");
+    rig.read_all(head.len());
+    rig.decode();
+    let clients = &mut rig.clients;
+    for (_, conn) in clients.conns.iter_mut() {
+        conn.settle(1, &clients.timeouts, &mut clients.buffers);
+    }
+    other.write_all(b"ue=1").expect("it is sent");
+    while rig.input_bytes() < head.len() + 4 {
+        rig.poll();
+        rig.clients.fill();
+    }
+    let clients = &mut rig.clients;
+    let (date, timeouts, buffers) = (&clients.date, &clients.timeouts, &mut clients.buffers);
+    let (_, conn) = clients.conns.iter_mut().next().expect("it is there");
+    conn.settle(5 * S, timeouts, buffers);
+    conn.expire(6 * S, date, buffers);
+    assert_eq!(conn.out_bytes(), 0, "it is not refused");
+    assert!(matches!(
+        conn.next(&clients.limits),
+        Some(Parsed::Request { .. })
+    ));
+    // One whose rest is still missing is late.
+    conn.on_incomplete(0, false);
+    conn.expire(6 * S, date, buffers);
+    assert!(conn.out_bytes() > 0, "it is refused");
+}
+
+#[test]
+fn requests_that_are_held_give_way_before_a_small_watcher() {
+    const BYTES: usize = 600_000;
+    let mut rig = Rig::with_bytes(1 << 20);
+    let mut others: Vec<TcpStream> = (0..2).map(|_| rig.connect()).collect();
+    let head = format!("PUT /v2/keys/a HTTP/1.1\r\nHost: n1\r\nContent-Length: {BYTES}\r\n\r\n");
+    let mut request = head.into_bytes();
+    request.resize(request.len() + BYTES, b'x');
+    let mut sent = 0;
+    for part in request.chunks(50_000) {
+        for other in &mut others {
+            other.write_all(part).expect("it is sent");
+        }
+        sent += part.len();
+        rig.read_all(sent);
+    }
+    let _watching = rig.connect();
+    let clients = &mut rig.clients;
+    let buffers = &mut clients.buffers;
+    for (number, (_, conn)) in clients.conns.iter_mut().enumerate() {
+        if number == 2 {
+            conn.start(Ticket(1), shape(), true, None);
+            conn.append(buffers, &[b'x'; 2_048]);
+        } else if let Some(Parsed::Request { consumed, .. }) = conn.next(&clients.limits) {
+            conn.leave_until_resumed(consumed);
+        }
+        conn.settle(1, &clients.timeouts, buffers);
+        conn.recount(&mut clients.budget);
+    }
+    assert!(clients.budget.is_over());
+    clients.enforce_budget(NOW);
+    assert!(clients.budget.has_room() && !clients.over_budget);
+    let mut all = clients.conns.iter_mut();
+    assert!(
+        all.any(|(_, conn)| conn.waits_for(Ticket(1))),
+        "the watcher stays"
+    );
 }
