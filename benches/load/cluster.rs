@@ -74,9 +74,6 @@ impl Cluster {
     }
 
     pub fn start_with(kind: Kind, machines: usize, args: &[&str]) -> Cluster {
-        let target = std::env::current_dir()
-            .expect("a working directory")
-            .join("target");
         let local = |_| SocketAddr::from(([127, 0, 0, 1], free_port()));
         let members = (0..machines)
             .map(|i| Member {
@@ -85,8 +82,8 @@ impl Cluster {
                 child: None,
             })
             .collect();
-        let directory =
-            tempfile::tempdir_in(target).expect("a directory beside the build, on its disk");
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let directory = directory.expect("a directory beside the build, on its disk");
         let args = args.iter().map(|a| a.to_string()).collect();
         let mut cluster = Cluster {
             kind,

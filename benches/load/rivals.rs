@@ -135,8 +135,7 @@ impl Drop for Running {
 impl Running {
     /// Starts a server on a fresh directory beside the build, on its disk.
     fn start(subject: Subject) -> Running {
-        let target = std::env::current_dir().expect("a working directory");
-        let directory = tempfile::tempdir_in(target.join("target"));
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
         let directory = directory.expect("a directory beside the build");
         let port = free_port();
         let child = subject

@@ -151,12 +151,8 @@ fn command(kind: Kind, directory: &Path, client: u16, peer: u16) -> Command {
 
 impl Server {
     fn start(kind: Kind) -> Server {
-        let directory = tempfile::tempdir_in(
-            std::env::current_dir()
-                .expect("a working directory")
-                .join("target"),
-        )
-        .expect("a directory beside the build, on its disk");
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"));
+        let directory = directory.expect("a directory beside the build, on its disk");
         Server::start_in(kind, directory)
     }
 
@@ -220,10 +216,8 @@ fn load(server: &Server, mode: Mode, connections: usize, duration: Duration) -> 
 
 /// Microseconds that 4 KiB and an fdatasync take on this disk just now, median of 50.
 fn probe_disk() -> f64 {
-    let directory = std::env::current_dir()
-        .expect("a working directory")
-        .join("target");
-    let mut file = tempfile::tempfile_in(directory).expect("a file beside the build");
+    let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR"));
+    let mut file = file.expect("a file beside the build");
     let took = (0..50).map(|_| {
         let start = Instant::now();
         file.write_all(&[7; 4096])

@@ -477,6 +477,32 @@ proptest! {
 
 /// All traversals of the tree run on a stack of 128 KiB over 40 branches of 1,024 levels.
 #[test]
+fn a_restore_takes_names_in_their_order_alone() {
+    let restored = |nodes: &[(u32, &str)]| {
+        let nodes = nodes.iter().map(|(depth, name)| PlainNode {
+            depth: *depth,
+            name,
+            value: None,
+            expires_ns: None,
+            modified: 1,
+            created: 1,
+        });
+        Restore::of_nodes(LIMITS, 1, "", nodes).is_ok()
+    };
+    assert!(restored(&[
+        (1, "a"),
+        (2, "x"),
+        (2, "y"),
+        (1, "b"),
+        (2, "x")
+    ]));
+    assert!(!restored(&[(1, "b"), (1, "a")]));
+    assert!(!restored(&[(1, "a"), (1, "a")]));
+    assert!(!restored(&[(1, "a"), (2, "y"), (3, "z"), (2, "x")]));
+    assert!(!restored(&[(1, "a"), (2, "y"), (2, "y")]));
+}
+
+#[test]
 fn depth_costs_no_stack() {
     let work = || {
         let mut store = Store::new(LIMITS);
