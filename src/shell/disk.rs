@@ -58,6 +58,10 @@ const STATE_SYNCS: u64 = 2;
 /// How often a full disk is checked for room, in microseconds.
 const ROOM_CHECK_US: u64 = 500_000;
 
+/// For how long room beyond the usual one is asked for in vain, in microseconds. Each attempt takes
+/// what a full disk has left and gives it back. The core asks again with each entry that needs it.
+const WANTED_ROOM_US: u64 = 10_000_000;
+
 /// The log should take at least this many bytes for certain, with any settings.
 const ROOM_BYTES_MIN: u64 = 2 * CLIENT_RESERVE_BYTES;
 
@@ -116,6 +120,9 @@ pub struct Disk<F: FileSystem = Os> {
     space: Space,
     /// The log should take this many bytes for certain; at least `room_bytes`.
     wanted_bytes: u64,
+    /// Until when `wanted_bytes` beyond `room_bytes` are asked for, in microseconds of the monotonic
+    /// clock. `None` without them, and before the first attempt since the core asked.
+    wanted_until_us: Option<u64>,
     /// The log should always take this many bytes for certain; never changes.
     room_bytes: u64,
     /// When to ask for missing room again, in microseconds of the monotonic clock. `None`: the next
@@ -397,11 +404,14 @@ impl<F: FileSystem> Disk<F> {
     }
 
     /// The log should take this many bytes for certain. [`Disk::poll_space`] makes the room if the
-    /// disk has it.
+    /// disk has it within `WANTED_ROOM_US`.
     pub fn want_room(&mut self, bytes: u64) {
         if bytes > self.wanted_bytes {
             self.wanted_bytes = bytes;
             self.next_room_check_us = None;
+        }
+        if bytes >= self.wanted_bytes {
+            self.wanted_until_us = None;
         }
     }
 
@@ -415,15 +425,24 @@ impl<F: FileSystem> Disk<F> {
         }
         let is_full = self.wal.space() == wal::Space::Low;
         if !is_full && self.wal.free_bytes() >= self.wanted_bytes {
-            self.wanted_bytes = self.room_bytes;
+            self.want_usual_room();
             self.next_room_check_us = None;
         } else if is_check_due {
             self.next_room_check_us = Some(now_us + ROOM_CHECK_US);
+            let until_us = self.wanted_until_us.get_or_insert(now_us + WANTED_ROOM_US);
+            if now_us >= *until_us {
+                self.want_usual_room();
+            }
         }
         let space = if is_full { Space::Low } else { Space::Ok };
         let is_changed = space != self.space;
         self.space = space;
         is_changed.then_some(space)
+    }
+
+    fn want_usual_room(&mut self) {
+        self.wanted_bytes = self.room_bytes;
+        self.wanted_until_us = None;
     }
 
     /// When [`Disk::poll_space`] must be called again, in microseconds of the monotonic clock;
@@ -616,7 +635,7 @@ impl<F: FileSystem> Disk<F> {
         self.durable_mark = 0;
         self.lsn = Lsn(0);
         self.space = Space::Ok;
-        self.wanted_bytes = self.room_bytes;
+        self.want_usual_room();
         self.next_room_check_us = None;
         Ok(self.incarnation)
     }

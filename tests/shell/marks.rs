@@ -178,6 +178,39 @@ fn run_job(disk: &mut Disk<SimFs>, manner: Manner) -> Result<SyncReport, DiskFai
     disk.poll_sync()
 }
 
+/// An entry that is longer than the disk has room for is not asked for again.
+#[test]
+fn room_that_the_disk_does_not_have_is_not_wanted_for_ever() {
+    let config = config_of(Path::new("/data"));
+    let fs = SimFs::new(Rng::new(5));
+    let mut disk = opened(&fs, &config);
+    while disk.has_work() {
+        sync(&mut disk);
+    }
+    fs.set_room(Some(0));
+    disk.want_room(disk.free_bytes() + (1 << 20));
+    let mut last_attempt_s = 0;
+    for halves in 1..120 {
+        assert_eq!(disk.poll_space(halves * 500_000), None, "it has a spare");
+        let before = fs.calls();
+        run_job(&mut disk, Manner::HandedOver).expect("a full disk is no failure");
+        if fs.calls() > before {
+            last_attempt_s = halves / 2;
+        }
+    }
+    assert!((9..12).contains(&last_attempt_s), "{last_attempt_s} s");
+    assert_eq!(disk.next_deadline(), None);
+    let wanted = disk.free_bytes() + (1 << 20);
+    fs.set_room(None);
+    disk.want_room(wanted);
+    disk.poll_space(60_000_000);
+    run_job(&mut disk, Manner::HandedOver).expect(WORKS);
+    assert!(
+        disk.free_bytes() >= wanted,
+        "it is made once it is asked for"
+    );
+}
+
 /// The disk works again after the call that has failed. Its bytes on the disk are unknown all
 /// the same.
 #[test]

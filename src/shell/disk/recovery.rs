@@ -140,6 +140,7 @@ impl<F: FileSystem> Disk<F> {
             lsn: Lsn(0),
             space: Space::Ok,
             wanted_bytes: room_bytes,
+            wanted_until_us: None,
             room_bytes,
             next_room_check_us: None,
         };
