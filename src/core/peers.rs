@@ -703,7 +703,7 @@ impl Peers {
             peer.pings.on_closed(id, !is_last, self.seen_us);
         }
         if was_open && (link.dialled_url.is_some() || is_last) {
-            self.changes.push((peer_id, ProcessChange::Gone));
+            self.report_gone(peer_id);
         }
         link
     }

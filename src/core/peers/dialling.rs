@@ -50,6 +50,8 @@ pub(super) struct DialTarget {
     /// The member that has answered there last, and the peer URL that it advertised. It is not dialled
     /// there while it has a link and still advertises that URL.
     answered_by: Option<(PeerId, Box<str>)>,
+    /// It came from `on_hint`: another address may replace it.
+    is_hint: bool,
 }
 
 impl DialTarget {
@@ -108,31 +110,46 @@ impl Peer {
 impl Peers {
     // -- addresses besides the listed ones
 
-    /// Adds addresses where members may be. They are dialled while no leader is heard. Addresses
-    /// beyond `TARGETS_MAX` are ignored.
+    /// Adds addresses where members may be. They are dialled while no leader is heard.
     pub fn add_addresses<'a>(&mut self, now: Now, urls: impl IntoIterator<Item = &'a str>) {
         for url in urls {
-            let is_known = self.targets.iter().any(|target| *target.url == *url);
-            let is_full = self.targets.len() >= TARGETS_MAX;
-            if is_known || is_full || *url == *self.me.peer_url {
-                continue;
-            }
-            self.targets.push(DialTarget {
-                url: url.into(),
-                link: None,
-                redial_us: None,
-                failures: 0,
-                answered_by: None,
-            });
+            self.add_target(url, false);
         }
         self.schedule_targets(now);
         self.rearm();
     }
 
+    /// Adds an address unless it is known. If there are `TARGETS_MAX`, the oldest hint without a link
+    /// gives its place up, because clients can send any number of hints. If there is none, the new
+    /// address is ignored.
+    fn add_target(&mut self, url: &str, is_hint: bool) {
+        let is_known = self.targets.iter().any(|target| *target.url == *url);
+        if is_known || *url == *self.me.peer_url {
+            return;
+        }
+        if self.targets.len() >= TARGETS_MAX {
+            let mut targets = self.targets.iter();
+            let oldest = targets.position(|target| target.is_hint && target.link.is_none());
+            let Some(oldest) = oldest else {
+                return;
+            };
+            self.targets.remove(oldest);
+        }
+        self.targets.push(DialTarget {
+            url: url.into(),
+            link: None,
+            redial_us: None,
+            failures: 0,
+            answered_by: None,
+            is_hint,
+        });
+    }
+
     /// A member tells its address by other means than a hello: it is dialled once, and the answer
     /// decides. Another member that has answered there before may have moved.
     pub fn on_hint(&mut self, now: Now, url: &str) {
-        self.add_addresses(now, [url]);
+        self.add_target(url, true);
+        self.schedule_targets(now);
         let mut targets = self.targets.iter_mut();
         let target = targets.find(|target| *target.url == *url);
         if let Some(target) = target

@@ -48,6 +48,15 @@ impl Peers {
         }
     }
 
+    /// A link to the peer has ended, and messages may be lost with it. If another one is open, its
+    /// process is up nevertheless.
+    pub(super) fn report_gone(&mut self, id: PeerId) {
+        self.changes.push((id, ProcessChange::Gone));
+        if self.has_open_link(id) {
+            self.changes.push((id, ProcessChange::Up));
+        }
+    }
+
     /// Whether a link to the peer is open.
     fn has_open_link(&self, id: PeerId) -> bool {
         self.links

@@ -1,7 +1,8 @@
-//! Hellos over long lines and their refusals, on a virtual clock.
+//! Hellos over long lines and their refusals, and addresses besides the listed ones, on a virtual
+//! clock.
 use super::*;
-use crate::core::peers::tests::{Site, members as listed, numbered_member as member};
-use crate::core::peers::{Introduced, LinkEvent};
+use crate::core::peers::tests::{Site, members as listed, numbered_member as member, url};
+use crate::core::peers::{Introduced, LinkEvent, ProcessChange};
 use crate::core::raft::{Configuration, Member};
 
 fn introduced(id: u64) -> Introduced {
@@ -148,4 +149,49 @@ fn a_refusal_is_kept_until_another_answer_or_none() {
     for id in [1, 2] {
         assert_eq!(site.peers(moved).refusal_of(PeerId(id)), None);
     }
+}
+
+/// The dialled link ends and the listed address cannot be reached any more. The link that the member
+/// has dialled stays, so its process is reported as up again: requests for a leader are not held.
+#[test]
+fn a_member_that_is_reached_by_its_own_link_alone_is_up() {
+    let mut site = Site::of(&["a", "b"]);
+    site.alias = Some((url("b"), url("nowhere")));
+    let links = site.links_of(0).into_iter();
+    let mut dialled = links.filter(|link| site.peers(0).links[link].dialled_url.is_some());
+    let dialled = dialled.next().expect("both have dialled");
+    site.close(0, dialled);
+    let event = LinkEvent::Closed("reset".into());
+    let now = site.now;
+    site.processes[0].peers.on_event(now, dialled, event);
+    site.pass_ms(3_000);
+    assert!(site.is_linked(0, 1));
+    let changes = site.processes[0].changes.iter();
+    let changes = changes.map(|(_, change)| *change);
+    let changes: Vec<_> = changes
+        .filter(|change| matches!(change, ProcessChange::Up | ProcessChange::Gone))
+        .collect();
+    assert_eq!(
+        changes[changes.len() - 2..],
+        [ProcessChange::Gone, ProcessChange::Up]
+    );
+}
+
+/// Any number of wrong hints leaves room for the address of a member that has moved.
+#[test]
+fn an_address_is_dialled_after_many_wrong_hints() {
+    let mut site = Site::of(&["a", "b", "c"]);
+    for n in 0..100 {
+        let now = site.now;
+        site.processes[0].peers.on_hint(now, &url(&format!("x{n}")));
+        site.pass_ms(20);
+    }
+    let moved = site.start(3, "new", &listed(&["a", "b", "c"]));
+    site.processes[moved].is_frozen = true;
+    let now = site.now;
+    site.processes[0].peers.on_hint(now, &url("new"));
+    site.pass_ms(20);
+    let links = site.peers(0).links.values();
+    let mut dialled = links.filter_map(|link| link.dialled_url.clone());
+    assert!(dialled.any(|dialled| dialled == url("new")));
 }
