@@ -228,6 +228,24 @@ impl Command {
         }
     }
 
+    /// The path of a write to the key space.
+    pub fn path(&self) -> Option<&KeyPath> {
+        match self {
+            Command::Set { path, .. }
+            | Command::Create { path, .. }
+            | Command::Update { path, .. }
+            | Command::CompareAndSwap { path, .. }
+            | Command::Delete { path, .. }
+            | Command::CompareAndDelete { path, .. } => Some(path),
+            Command::Nop
+            | Command::Sync { .. }
+            | Command::Join { .. }
+            | Command::Promote { .. }
+            | Command::Remove { .. }
+            | Command::SetConfig(_) => None,
+        }
+    }
+
     /// The lease of the node that it writes.
     pub fn lease(&self) -> Option<&Lease> {
         match self {

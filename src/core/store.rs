@@ -50,7 +50,7 @@ use history::History;
 pub use history::HistoryLimits;
 pub use listing::{Listing, Page};
 use node::{KeyTree, Lookup};
-pub use path::depth_of;
+pub use path::{depth_of, is_within};
 use reclaim::Reclaim;
 pub use restore::{BadSnapshot, Restore};
 use snapshot::SnapshotWriter;

@@ -1,8 +1,9 @@
 //! `-max-store-bytes`: what would make the key space larger is refused, everything else goes on.
+use super::cluster::cluster;
 use super::rig::*;
 use super::single::failed;
 use tern::core::cluster_time::Lease;
-use tern::core::command::{Command, KeyPath};
+use tern::core::command::{Command, KeyPath, Naming};
 use tern::core::error::Code;
 use tern::core::machine::*;
 
@@ -147,6 +148,32 @@ fn a_full_store_gives_the_reason_of_the_key_space() {
     assert!(is_full(&mut rig, update("/dir/key", 99_990)));
 }
 
+/// A write that succeeds once a deletion before it is applied, both under way, is counted too.
+#[test]
+fn a_write_that_waits_for_a_deletion_counts() {
+    for depends_on_parent in [false, true] {
+        let mut rig = bounded();
+        rig.put("/k", "file");
+        rig.ask(delete("/k"));
+        let path = if depends_on_parent { "/k/x/y" } else { "/k" };
+        let create = |bytes| {
+            Op::Write(Command::Create {
+                path: KeyPath::new(path),
+                value: Some(value(bytes).into()),
+                lease: None,
+                naming: Naming::Given,
+            })
+        };
+        let first = rig.ask(create(60_000));
+        let second = rig.ask(set("/other", &value(60_000)));
+        rig.settle();
+        assert!(matches!(rig.answer(first), Outcome::Event(_)));
+        let full = failed(Code::RaftInternal, "store full");
+        assert_eq!(rig.answer(second), full, "{path}");
+        assert!(rig.machine.store().expect("a member").bytes() <= BYTES_MAX);
+    }
+}
+
 /// A write that depends on one before it, both under way, is counted too.
 #[test]
 fn an_update_of_a_key_that_is_being_created_counts() {
@@ -164,4 +191,32 @@ fn an_update_of_a_key_that_is_being_created_counts() {
         assert_eq!(is_event, !is_refused, "{outcome:?}");
     }
     assert!(rig.machine.store().expect("a member").bytes() <= BYTES_MAX);
+}
+
+/// A leader that is deposed and leads again does not count the writes that its log has lost.
+#[test]
+fn writes_that_were_truncated_do_not_count() {
+    let mut settings = settings(1);
+    settings.store_bytes_max = Some(BYTES_MAX);
+    let mut cluster = cluster(3, settings);
+    let first = cluster.leader();
+    cluster.cut.push(first);
+    for n in 0..80 {
+        cluster.at(first).ask(set(&format!("/{n}"), &value(1_000)));
+    }
+    cluster.pass(2 * SECOND_US);
+    // It loses what it has appended, and leads again when the others hear nothing.
+    for _ in 0..20 {
+        cluster.cut.clear();
+        cluster.pass(2 * SECOND_US);
+        let leader = cluster.leader();
+        if leader == first {
+            break;
+        }
+        cluster.cut.push(leader);
+        cluster.pass(2 * SECOND_US);
+    }
+    assert_eq!(cluster.leader(), first, "it leads again");
+    let outcome = cluster.done(first, set("/other", &value(60_000)));
+    assert!(matches!(outcome, Outcome::Event(_)), "{outcome:?}");
 }

@@ -138,6 +138,8 @@ impl Replica {
         if is_full {
             return Err(WriteRefusal::NotNow(command, LOG_FULL));
         }
+        // An earlier leadership of this member may have left commands that no log has any more.
+        self.proposed.drop_after(self.raft.last_index());
         let growth = self.growth(&command);
         if growth > self.store_room() {
             self.report_full_store();
@@ -201,8 +203,11 @@ impl Replica {
         }
         match self.store.growth(command) {
             Some(growth) => growth,
-            // A proposal on the same path, applied before, may let it succeed.
-            None => self.proposed.value_bytes_after_others(command),
+            // A proposal on the path or above it, applied before, may let it succeed.
+            None => match command.path() {
+                Some(path) if self.proposed.may_touch(path) => growth_max(command).unwrap_or(0),
+                _ => 0,
+            },
         }
     }
 

@@ -4,9 +4,14 @@
 //! 3.5). So it is not decoded again, and the store keeps the value that came from the client. Any
 //! other entry is decoded from the log. Decoding gives an equal command, so a kept command may be
 //! dropped at any time. Start with [`ProposedCommands::add`].
-use crate::core::command::Command;
+use crate::core::command::{Command, KeyPath};
 use crate::core::raft::{Index, Term};
+use crate::core::store::is_within;
 use std::collections::VecDeque;
+
+/// At most so many commands are compared with a write that fails as the key space is now. Otherwise
+/// n writes that fail would cost n² comparisons.
+const TOUCHED_MAX: usize = 256;
 
 /// One command and the entry that holds it.
 struct ProposedCommand {
@@ -32,11 +37,7 @@ impl ProposedCommands {
     /// or after it were truncated, so their commands are dropped. The command adds at most `growth`
     /// bytes to the key space.
     pub fn add(&mut self, index: Index, term: Term, command: Command, growth: u64) {
-        while self.queue.back().is_some_and(|last| last.index >= index)
-            && let Some(dropped) = self.queue.pop_back()
-        {
-            self.growth -= dropped.growth;
-        }
+        self.drop_after(index.prev());
         self.growth += growth;
         self.queue.push_back(ProposedCommand {
             index,
@@ -46,26 +47,28 @@ impl ProposedCommands {
         });
     }
 
+    /// The log ends at `last`: drops the commands behind it. Their entries were truncated.
+    pub fn drop_after(&mut self, last: Index) {
+        while self.queue.back().is_some_and(|kept| kept.index > last)
+            && let Some(dropped) = self.queue.pop_back()
+        {
+            self.growth -= dropped.growth;
+        }
+    }
+
     /// At most how many bytes the commands that are not applied add to the key space.
     pub fn growth(&self) -> u64 {
         self.growth
     }
 
-    /// The bytes of a command's value if a command that is not applied writes the same path;
-    /// otherwise 0.
-    pub fn value_bytes_after_others(&self, command: &Command) -> u64 {
-        let Some((path, Some(value))) = command.content() else {
-            return 0;
-        };
-        let mut others = self
-            .queue
-            .iter()
-            .filter_map(|other| other.command.content());
-        if others.any(|(other, _)| other == path) {
-            value.len() as u64
-        } else {
-            0
+    /// Whether a command that is not applied may decide whether a write to `path` succeeds: it writes
+    /// or removes the path or a node above it. True if there are too many to look at.
+    pub fn may_touch(&self, path: &KeyPath) -> bool {
+        if self.queue.len() > TOUCHED_MAX {
+            return true;
         }
+        let mut others = self.queue.iter().filter_map(|other| other.command.path());
+        others.any(|other| is_within(path.as_str(), other.as_str()))
     }
 
     /// Takes the command that was appended at `index` in `term`, if it is still kept. The others stay.
@@ -119,6 +122,18 @@ mod tests {
         assert_eq!(proposed.take(Index(7), Term(2)), None);
         assert_eq!(proposed.take(Index(7), Term(1)), None);
         assert_eq!(proposed.growth(), 0);
+    }
+
+    #[test]
+    fn what_was_truncated_does_not_count() {
+        let mut proposed = ProposedCommands::default();
+        for index in 4..8 {
+            proposed.add(Index(index), Term(1), sync(index), 10);
+        }
+        proposed.drop_after(Index(7));
+        assert_eq!(proposed.growth(), 40);
+        proposed.drop_after(Index(5));
+        assert_eq!(proposed.growth(), 20);
     }
 
     #[test]
