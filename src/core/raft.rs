@@ -420,15 +420,15 @@ impl Raft {
     ///
     /// # Errors
     ///
-    /// [`ProposalRefusal::NotLeader`].
+    /// [`ProposalRefusal::NotLeader`]; [`ProposalRefusal::Busy`] if too many reads are not answered.
     pub fn read(&mut self, now: Now, id: ReadId) -> Result<(), ProposalRefusal> {
         self.on_input(now);
         if self.role != RaftRole::Leader {
             return Err(ProposalRefusal::NotLeader(self.leader));
         }
-        self.start_read(id);
+        let started = self.start_read(id);
         self.check_invariants();
-        Ok(())
+        started
     }
 
     /// A message arrived over the link to `from`.

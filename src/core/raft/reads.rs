@@ -14,11 +14,15 @@
 use std::collections::VecDeque;
 
 use super::message::Index;
-use super::{Raft, ReadId};
+use super::{ProposalRefusal, Raft, ReadId};
 
 /// Most rounds under way at a time. Each costs a message to every peer and its reply. On a line so
 /// slow that four turns begin within its round trip, further reads share the next round.
 const ROUNDS_MAX: usize = 4;
+
+/// Most reads that are not answered. While a new leader cannot commit its first entry, because the
+/// disks of a majority are full, no read is, and the requests that give up leave theirs here.
+const READS_MAX: usize = 1 << 18;
 
 /// A round of heartbeats under way.
 struct Round {
@@ -58,6 +62,11 @@ impl Reads {
     /// The round that each heartbeat carries now.
     pub fn newest_round(&self) -> u64 {
         self.newest
+    }
+
+    /// Whether a further read has to be refused.
+    fn is_full(&self) -> bool {
+        self.waiting.len() + self.confirming.len() >= READS_MAX
     }
 
     /// A read arrived.
@@ -118,6 +127,8 @@ impl Reads {
         assert!(leads || is_empty, "only a leader answers reads");
         assert!(self.newest > 0, "each heartbeat has a round");
         assert!(self.rounds.len() <= ROUNDS_MAX, "rounds are bounded");
+        let unanswered = self.waiting.len() + self.confirming.len();
+        assert!(unanswered <= READS_MAX, "reads are bounded");
         let reads: usize = self.rounds.iter().map(|round| round.reads).sum();
         assert_eq!(
             reads,
@@ -135,9 +146,13 @@ impl Reads {
 /// The rules that span parts.
 impl Raft {
     /// A linearizable read arrived at this leader.
-    pub(super) fn start_read(&mut self, id: ReadId) {
+    pub(super) fn start_read(&mut self, id: ReadId) -> Result<(), ProposalRefusal> {
+        if self.reads.is_full() {
+            return Err(ProposalRefusal::Busy);
+        }
         self.reads.push(id);
         self.maybe_finish_without_round();
+        Ok(())
     }
 
     /// Answers the waiting reads at once if this member is the only voter: its own commit index
@@ -252,5 +267,20 @@ mod tests {
         reads.fail_all(&mut failed);
         assert_eq!(failed, [ReadId(1), ReadId(2), ReadId(3)]);
         reads.check_invariants(false);
+    }
+
+    #[test]
+    fn reads_that_nothing_answers_are_bounded() {
+        let mut reads = Reads::new();
+        for id in 0..READS_MAX as u64 {
+            assert!(!reads.is_full());
+            reads.push(ReadId(id));
+        }
+        assert!(reads.is_full());
+        assert!(reads.maybe_start_round(Index(7)));
+        assert!(reads.is_full(), "a read in a round counts");
+        reads.finish_oldest_round(&mut Vec::new());
+        assert!(!reads.is_full());
+        reads.check_invariants(true);
     }
 }
