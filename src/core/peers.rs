@@ -41,9 +41,9 @@ use round_trips::Pings;
 use std::collections::BTreeMap;
 
 /// A peer that has not answered the hello for this many election timeouts is dialled anew, later if
-/// earlier hellos went unanswered (`hello_us`) …
+/// earlier hellos went unanswered (`hello_us`).
 const PATIENCE_TIMEOUTS: u64 = 10;
-/// … within these bounds, in milliseconds.
+/// Bounds of that time, in milliseconds.
 const PATIENCE_MS_MIN: u64 = 500;
 const PATIENCE_MS_MAX: u64 = 30_000;
 /// How long a link to a former member is kept, in microseconds: the entry that removes the member

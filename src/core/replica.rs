@@ -80,8 +80,8 @@ pub struct Replica {
     discarded: Vec<Discarded>,
     /// Claims of peers about this member, not taken yet.
     claims: Vec<RaftNotice>,
-    /// The disk has little room, by the last `on_space`. While it holds, this member refuses client
-    /// writes if it leads.
+    /// The disk has little room, by the last `on_space`. Snapshots are due at once and not paced.
+    /// Writes are refused by `lacks_room`.
     is_disk_low: bool,
     /// A write was refused for want of room on the disks of a majority, and none was taken since.
     lacked_room: bool,
@@ -278,8 +278,7 @@ impl Replica {
         self.raft.on_time(now);
     }
 
-    /// The disk has little room, or enough again. With little room a leader hands over leadership
-    /// and refuses client writes.
+    /// The disk has little room, or enough again. A leader whose disk becomes low hands over.
     pub fn on_space(&mut self, now: Now, space: Space) {
         let is_low = space == Space::Low;
         if is_low == self.is_disk_low {

@@ -21,14 +21,14 @@ use crate::core::timer::Now;
 /// Round trips count for this many seconds.
 const WINDOW_S: u64 = 20;
 /// The pause between a pong and the next ping, in microseconds, if a message to the peer leaves with
-/// the ping: they share a packet …
+/// the ping: they share a packet.
 const PAUSE_US: u64 = 1_000_000;
-/// … without such a message, …
+/// The pause without such a message.
 const PAUSE_ALONE_US: u64 = 5_000_000;
-/// … while a recent round trip was slow: then the second slowest one is not left to chance.
+/// The pause while a recent round trip was slow: then the second slowest one is not left to chance.
 const PAUSE_WHEN_SLOW_US: u64 = 200_000;
-/// … and until this many round trips are measured over a new link, or after the link has become
-/// slower: none.
+/// There is no pause until this many round trips are measured over a new link, or after the link has
+/// become slower.
 const FIRST_PINGS: u8 = 3;
 /// A link has become slower when a slow round trip takes this many times the figure.
 const SLOWER: u32 = 2;

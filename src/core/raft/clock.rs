@@ -81,8 +81,8 @@ impl Base {
 struct Readings {
     /// The term that it led.
     term: Term,
-    /// Those of the last minute that are larger than all later ones, oldest first, each with the
-    /// time of its receipt in microseconds of the monotonic clock.
+    /// The maxima of a sliding minute (monotonic queue), oldest first, each with the time of its
+    /// receipt in microseconds of the monotonic clock.
     largest: VecDeque<(u64, Base)>,
 }
 

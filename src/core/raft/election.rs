@@ -22,9 +22,8 @@
 //!
 //! No commit and no read rests on these times: commits are counted, reads are confirmed by a round
 //! of heartbeats. A follower must keep its word: as long as it denies votes because of its leader,
-//! it does not campaign itself, `lease <= timer`. Both ends come from the
-//! same figures: those of the leader's last append, which starts the timer anew. Figures that become
-//! smaller shorten the lease at once and the timer with the next start. A figure becomes larger only
+//! it does not campaign itself, `lease <= timer`. Lease and timer use the figures of the leader's
+//! last append, which restarts both. A smaller figure ends the lease earlier; a larger one comes only
 //! with such an append. `Election::check_invariants` compares the two.
 //!
 //! The random part of a timeout grows with both as well: a candidate's requests leave after a sync
@@ -81,7 +80,7 @@ pub struct Election {
     /// microseconds. 0 after the link to the leader broke.
     leader_pause_us: u32,
 
-    /// The member whose append told both figures.
+    /// The leader whose last append set the three figures above.
     figures_of: Option<PeerId>,
 
     /// How many campaigns this member has skipped for want of room since a leader was heard; at

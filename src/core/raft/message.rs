@@ -350,7 +350,7 @@ pub enum Rpc {
         /// The size in bytes of the receiver's next entry, if it is held back because the
         /// receiver's log has no room for it. The receiver tries to make room.
         held_bytes: Option<u64>,
-        /// At consecutive indexes from `prev_index` on; may be empty.
+        /// At consecutive indexes; the first is `prev_index` + 1. May be empty.
         entries: Vec<Entry>,
     },
     /// The reply to `AppendEntries`, and to an `InstallSnapshot` that was not needed.

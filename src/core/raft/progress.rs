@@ -41,8 +41,8 @@ pub struct SnapshotTransfer {
     /// When the owner was asked to read that chunk, in microseconds of the monotonic clock. `None`:
     /// not yet, or it is to be asked again.
     asked_us: Option<u64>,
-    /// The peer has no room for the snapshot. It is offered again from time to time, and is not
-    /// being sent: no entries are kept for it. Ends when the peer wants a later chunk.
+    /// The peer has no room for the snapshot. It is offered again every `OFFER_US` and keeps no
+    /// entries. Ends when the peer wants a later chunk.
     is_refused: bool,
 }
 

@@ -7,18 +7,18 @@
 
 /// The budget at the start. A member that was away for 34 years, while others campaigned
 /// each millisecond, can follow them.
-const START: u64 = 1 << 40;
+const BUDGET_START: u64 = 1 << 40;
 
 /// The most that the budget holds.
-const MOST: u64 = 1 << 46;
+const BUDGET_MAX: u64 = 1 << 46;
 
-/// How much it gains in a microsecond: `START` in 10 s. A faulty peer needs a year to use the terms
-/// up.
-const GAIN: u64 = START / 10_000_000;
+/// How much it gains in a microsecond: `BUDGET_START` in 10 s. A faulty peer needs a year to use the
+/// terms up.
+const GAIN: u64 = BUDGET_START / 10_000_000;
 
 /// The budget of this process.
 pub struct TermBudget {
-    /// The rest of the budget at `at_us`; at most `MOST`.
+    /// The rest of the budget at `at_us`; at most `BUDGET_MAX`.
     left: u64,
     /// When that was, in microseconds of the monotonic clock.
     at_us: u64,
@@ -28,7 +28,7 @@ impl TermBudget {
     /// A process starts.
     pub fn new(now_us: u64) -> TermBudget {
         TermBudget {
-            left: START,
+            left: BUDGET_START,
             at_us: now_us,
         }
     }
@@ -36,7 +36,7 @@ impl TermBudget {
     /// By how much the term may rise now.
     pub fn left(&self, now_us: u64) -> u64 {
         let gained = GAIN.saturating_mul(now_us.saturating_sub(self.at_us));
-        self.left.saturating_add(gained).min(MOST)
+        self.left.saturating_add(gained).min(BUDGET_MAX)
     }
 
     /// The term rose. A rise that is not bounded by the budget takes all of it.
@@ -53,11 +53,11 @@ mod tests {
     #[test]
     fn a_budget_is_spent_and_refilled() {
         let mut budget = TermBudget::new(5);
-        assert_eq!(budget.left(5), START);
-        budget.on_rise(START, 5);
+        assert_eq!(budget.left(5), BUDGET_START);
+        budget.on_rise(BUDGET_START, 5);
         assert_eq!(budget.left(5), 0);
         assert_eq!(budget.left(1_000_005), GAIN * 1_000_000);
-        assert_eq!(budget.left(u64::MAX), MOST);
+        assert_eq!(budget.left(u64::MAX), BUDGET_MAX);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //! - Places are only added behind the existing ones. So a state that shows no place before the own
 //!   one proves that none will come, however old the state is. The renewal that follows proves that
 //!   the own place still exists, and starts the ttl of the holder.
-//! - A waiting place has a ttl, whatever that of the lock is, and is renewed three times in it. Renewals are refreshes: they wake no
-//!   watcher.
+//! - A waiting place has a ttl of its own and is renewed every third of it. Renewals are refreshes:
+//!   they wake no watcher.
 //! - A request that ends without the lock removes its place, unless a later request with the same
 //!   value has taken it over: that one has renewed it since. A place that cannot be removed expires.
 //!
