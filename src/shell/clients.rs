@@ -16,6 +16,7 @@ use super::dispatcher::{Dispatcher, SERIAL_BITS, UpgradeRequest, context, follow
 use super::http_calls;
 use super::meters::{Meters, ProcessBounds};
 use super::outgoing_call::{CallOrigin, EndedCall};
+use super::output::SharedTotal;
 use super::pool::{Pool, Settled};
 use super::proxied::ProxiedRequests;
 use super::slots::{PoolKind, SlotId};
@@ -28,7 +29,7 @@ use crate::codec::api::{self, ApiSettings, Context, Port, status_of};
 use crate::codec::http::call::HttpCall;
 use crate::codec::http::{Date, Limits, Response, ResponseMode};
 use crate::core::machine::{
-    Answer, Delivery, Indexes, Machine, Op, ProxyResult, ProxyStep, Ticket,
+    Answer, Delivery, Indexes, Machine, Op, Outcome, ProxyResult, ProxyStep, Ticket,
 };
 use crate::core::timer::{Now, earliest};
 use mio::Registry;
@@ -71,6 +72,10 @@ pub struct Clients {
 
     /// The events that have not reached all of their watchers.
     deliveries: Deliveries,
+
+    /// The answers to watches whose time is over. They wait for all events: a watch may have had one
+    /// before, and its client goes on after the index of the answer.
+    timed_out: Vec<Answer>,
 
     deep_writes: DeepWrites,
     /// The connections whose writes wait until the machine takes those that it holds.
@@ -118,6 +123,7 @@ impl Clients {
             cancelled: Vec::new(),
             resumed: Vec::new(),
             deliveries: Deliveries::default(),
+            timed_out: Vec::new(),
             deep_writes: DeepWrites::default(),
             waiting_for_room: Vec::new(),
             peer_port_conns: Vec::new(),
@@ -313,6 +319,10 @@ impl Clients {
         now: Now,
     ) {
         for answer in answers.drain(..) {
+            if matches!(answer.outcome, Outcome::WatchTimedOut) {
+                self.timed_out.push(answer);
+                continue;
+            }
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
             };
@@ -323,9 +333,7 @@ impl Clients {
                 export(conn, storage, &answer, &context, &mut self.buffers)
             } else {
                 let total = self.budget.shared();
-                conn.render_sharing(&mut self.buffers, total, |shape, out, values| {
-                    shape.render_sharing(&answer, &context, out, values)
-                })
+                render(conn, &answer, &context, &mut self.buffers, total)
             };
             follow(conn, next, answer.ticket, machine, now);
             let left = self.turn.write.left(Lane::Fresh);
@@ -383,6 +391,24 @@ impl Clients {
         {
             self.deliver_some(&mut partial, &mut share, machine, now);
             self.deliveries.put(partial);
+        }
+        if self.deliveries.is_empty() {
+            self.end_timed_out(machine, now);
+        }
+    }
+
+    /// Answers the watches whose time is over.
+    fn end_timed_out(&mut self, machine: &mut Machine, now: Now) {
+        for answer in std::mem::take(&mut self.timed_out) {
+            let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
+                continue;
+            };
+            let status = status_of(&answer.outcome);
+            conn.measure(status, now, self.meters.requests_mut());
+            let context = context(&self.settings, &self.date, now, machine, answer.at);
+            let total = self.budget.shared();
+            let next = render(conn, &answer, &context, &mut self.buffers, total);
+            follow(conn, next, answer.ticket, machine, now);
         }
     }
 
@@ -607,6 +633,19 @@ impl Clients {
 /// The connection in the slot of this ticket, whichever request it has in flight.
 fn conn_of(conns: &Pool<Conn>, ticket: Ticket) -> Option<SlotId> {
     conns.id_at((ticket.0 >> SERIAL_BITS) as usize)
+}
+
+/// Renders an answer to the output of its connection.
+fn render(
+    conn: &mut Conn,
+    answer: &Answer,
+    context: &Context,
+    buffers: &mut Buffers,
+    total: &SharedTotal,
+) -> api::Next {
+    conn.render_sharing(buffers, total, |shape, out, values| {
+        shape.render_sharing(answer, context, out, values)
+    })
 }
 
 /// The connection whose request in flight has this ticket. Lists it as ready.

@@ -189,11 +189,11 @@ impl PartialDelivery {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::core::store::{Action, EtcdIndex, Event, View};
 
-    fn delivery(index: u64, tickets: &[u64]) -> Delivery {
+    pub fn delivery(index: u64, tickets: &[u64]) -> Delivery {
         let node = View {
             key: "/a".into(),
             value: Some("1".into()),

@@ -5,6 +5,7 @@ use crate::codec::http::Parsed;
 use crate::codec::http::response::TEXT;
 use crate::core::machine::{Recovered, Settings};
 use crate::core::raft::PeerId;
+use crate::shell::deliveries::tests::delivery;
 use crate::shell::transport::accepted_pair;
 use mio::{Events, Poll};
 use std::io::{Read, Write};
@@ -281,6 +282,38 @@ fn the_buffer_of_a_body_grows_rarely_however_small_the_packets_are() {
     }
     held.dedup();
     assert!(held.len() <= 6, "{held:?}");
+}
+
+/// A stream is over in the turn of an event that it has not got yet. The event comes first: its client
+/// goes on after the index that the end of the stream tells.
+#[test]
+fn the_end_of_a_watch_comes_after_its_events() {
+    let mut rig = Rig::new();
+    let mut machine = member();
+    let mut other = rig.connect();
+    let request = b"GET /v2/keys/a?wait=true&stream=true&timeout=1 HTTP/1.1\r\nHost: n1\r\n\r\n";
+    other.write_all(request).expect("it is sent");
+    rig.read_all(request.len());
+    rig.clients.decode(&mut machine, NOW);
+    let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
+    let ticket = conn.ticket().expect("it is in flight");
+    let at = machine.indexes();
+    rig.clients.timed_out.push(Answer {
+        ticket,
+        outcome: Outcome::WatchTimedOut,
+        at,
+    });
+    let mut events = vec![delivery(2, &[ticket.0])];
+    rig.clients.deliver(&mut events, &mut machine, NOW);
+    rig.clients.flush();
+    let mut answer = String::new();
+    let mut part = [0; 1_000];
+    while !answer.ends_with("0\r\n\r\n") {
+        let count = other.read(&mut part).expect("the stream ends");
+        answer.push_str(std::str::from_utf8(&part[..count]).expect("text"));
+    }
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(answer.contains("\"modifiedIndex\":2"), "{answer}");
 }
 
 /// Its head and its first chunk are not in the input any more when the last bytes arrive.
