@@ -331,6 +331,14 @@ impl Machine {
         self.check_invariants();
     }
 
+    /// Whether the log on the disk can get longer. If not, a write that it has no room for is refused
+    /// rather than held.
+    pub fn on_log_growth(&mut self, can_grow: bool) {
+        if let MachineMode::Member(member) = &mut self.mode {
+            member.on_log_growth(can_grow);
+        }
+    }
+
     /// The disk is filling up, or has room again. Outside of the cluster the machine remembers it
     /// for its next membership.
     pub fn on_space(&mut self, now: Now, space: Space) {
@@ -421,12 +429,6 @@ impl Machine {
     /// Whether work is left that waits for nothing: `advance` is to be called again at once.
     pub fn wants_turn(&self) -> bool {
         self.member().is_some_and(MemberMode::wants_turn)
-    }
-
-    /// Whether this machine leads and holds writes until its log has room. Further ones need not be
-    /// handed to it: they would wait behind these, or be refused.
-    pub fn holds_writes(&self) -> bool {
-        self.member().is_some_and(MemberMode::holds_writes)
     }
 
     /// Whether the owner is to wait for the snapshot files, because the log fills its memory sooner

@@ -72,6 +72,9 @@ pub struct MemoryBounds {
     /// bytes of records that wait for a sync of its own disk, no member does: the disk holds a copy
     /// of these records, as they will be written.
     pub uncommitted_bytes_max: usize,
+    /// A leader that does not take writes now holds at most so many bytes of them, and refuses more.
+    /// They come from the memory of the clients that sent them.
+    pub held_bytes_max: usize,
     /// With more bytes of entries on the way to a peer, no further ones are sent to it.
     pub in_flight_bytes_max: usize,
 }
@@ -101,6 +104,7 @@ impl MemoryBounds {
             log_bytes_max: share(6, LOG_BYTES_MAX),
             log_bytes_kept: share(1, LOG_BYTES_MAX / 3) / 2,
             uncommitted_bytes_max: (share(5, 4 * UNCOMMITTED_BYTES_MAX) / 4) as usize,
+            held_bytes_max: share(2, UNCOMMITTED_BYTES_MAX) as usize,
             in_flight_bytes_max: (share(1, 2 * IN_FLIGHT_BYTES_MAX) / 2) as usize,
         }
     }

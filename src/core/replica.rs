@@ -83,6 +83,8 @@ pub struct Replica {
     /// The disk has little room, by the last `on_space`. Snapshots are due at once and not paced.
     /// Writes are refused by `lacks_room`.
     is_disk_low: bool,
+    /// The log on the disk can get longer, as far as is known.
+    log_can_grow: bool,
     /// A write was refused for want of room on the disks of a majority, and none was taken since.
     lacked_room: bool,
     /// A write was refused for want of room in the key space, which has not shrunk since.
@@ -166,6 +168,7 @@ impl Replica {
             discarded: Vec::new(),
             claims: Vec::new(),
             is_disk_low: false,
+            log_can_grow: true,
             lacked_room: false,
             is_store_full: false,
             reported_configuration: Configuration::default(),
@@ -291,6 +294,11 @@ impl Replica {
         } else {
             self.outputs.facts.push(Fact::DiskOk);
         }
+    }
+
+    /// Whether the log on the disk can get longer.
+    pub fn on_log_growth(&mut self, can_grow: bool) {
+        self.log_can_grow = can_grow;
     }
 
     /// The log on the disk takes `free_bytes` bytes for certain, besides all that it was handed.

@@ -78,8 +78,6 @@ pub struct Clients {
     timed_out: Vec<Answer>,
 
     deep_writes: DeepWrites,
-    /// The connections whose writes wait until the machine takes those that it holds.
-    waiting_for_room: Vec<SlotId>,
 
     /// The connections that came in on the peer port. They are few: the port has a small reserve of
     /// descriptors.
@@ -125,7 +123,6 @@ impl Clients {
             deliveries: Deliveries::default(),
             timed_out: Vec::new(),
             deep_writes: DeepWrites::default(),
-            waiting_for_room: Vec::new(),
             peer_port_conns: Vec::new(),
             settings,
             meters: Meters::new(bounds),
@@ -249,7 +246,6 @@ impl Clients {
             budget: &mut self.turn,
             holds_writes: self.deliveries.are_late(),
             deep_writes: &mut self.deep_writes,
-            waiting_for_room: &mut self.waiting_for_room,
             shared: self.budget.shared(),
             meters: &mut self.meters,
             status,
@@ -528,20 +524,7 @@ impl Clients {
         }
         self.enforce_budget(now);
         self.resume_deep_write(machine);
-        self.resume_writes(machine);
         has_input
-    }
-
-    /// Once the machine holds no writes, lists the connections whose writes wait for that.
-    fn resume_writes(&mut self, machine: &Machine) {
-        if machine.holds_writes() {
-            return;
-        }
-        for id in std::mem::take(&mut self.waiting_for_room) {
-            if let Some(conn) = self.conns.wake(id) {
-                conn.resume();
-            }
-        }
     }
 
     /// If no write to a deep path is under way, lists the connection whose deep write is next.

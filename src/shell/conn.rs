@@ -357,6 +357,7 @@ impl Conn {
     pub fn refuse(&mut self, response: &Response, date: &Date, buffers: &mut Buffers) {
         self.send(response, ResponseMode::CLOSE, date, buffers);
         self.stage = ConnStage::Closing { linger: true };
+        self.is_held = false;
         self.parser.reset();
         self.socket.clear_input();
     }
@@ -724,6 +725,7 @@ impl Conn {
     /// Drops input and output at once, to free their memory, and the connection soon.
     pub fn kill(&mut self) {
         self.stage = ConnStage::Dead;
+        self.is_held = false;
         self.socket.drop_output();
         self.socket.take_input();
         self.parser.reset();

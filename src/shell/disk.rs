@@ -403,6 +403,11 @@ impl<F: FileSystem> Disk<F> {
         self.wal.free_bytes()
     }
 
+    /// Whether the log takes less than usual, and the disk had no room for more.
+    pub fn lacks_room(&self) -> bool {
+        self.wal.lacks_room() && self.wal.free_bytes() < self.room_bytes
+    }
+
     /// The log should take this many bytes for certain. [`Disk::poll_space`] makes the room if the
     /// disk has it within `WANTED_ROOM_US`.
     pub fn want_room(&mut self, bytes: u64) {

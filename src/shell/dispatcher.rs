@@ -96,8 +96,6 @@ pub struct Dispatcher<'a, 'c> {
     pub holds_writes: bool,
     /// The writes to deep paths.
     pub deep_writes: &'a mut DeepWrites,
-    /// The connections whose writes wait until the machine takes those that it holds.
-    pub waiting_for_room: &'a mut Vec<SlotId>,
     /// The counter of the values that answers share with the store.
     pub shared: &'a SharedTotal,
     /// The counters for `/metrics`.
@@ -225,8 +223,8 @@ impl Dispatcher<'_, '_> {
         self.start_routed(conn, routed, kind, response_mode, lane)
     }
 
-    /// Leaves a listing to a later turn if the share of listings is spent, a write until the machine
-    /// takes those that it holds, and one to a deep path until the last one is applied.
+    /// Leaves a listing to a later turn if the share of listings is spent, and a write to a deep path
+    /// until the last one is applied.
     fn maybe_leave(
         &mut self,
         conn: &mut Conn,
@@ -237,11 +235,6 @@ impl Dispatcher<'_, '_> {
         if is_listing(op) && self.budget.listings.is_spent(lane) {
             conn.leave(consumed);
             return Some(Served::LeftOut);
-        }
-        if matches!(op, Op::Write(_)) && self.machine.holds_writes() {
-            conn.leave_until_resumed(consumed);
-            self.waiting_for_room.push(conn.id());
-            return Some(Served::Idle);
         }
         if is_deep_write(op) && !self.deep_writes.may_start() {
             conn.leave_until_resumed(consumed);

@@ -303,6 +303,7 @@ impl Storage {
             self.reported_free_bytes = Some(free_bytes);
             machine.on_room(free_bytes);
         }
+        machine.on_log_growth(!self.disk.lacks_room());
     }
 
     /// The turn has sent `answers` answers. The next sync may wait for the next requests of these

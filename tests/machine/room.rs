@@ -207,17 +207,22 @@ fn a_write_that_got_no_segment_is_told_the_cause() {
     assert_eq!(rig.value("/a"), None);
 }
 
-/// No segment can be made: now the disk is full, for the writes that wait, too.
+/// No segment can be made: now the disk is full, for the writes that wait, too. A disk that has some
+/// room, but never enough, is full as well.
 #[test]
 fn writes_that_wait_for_a_segment_of_a_full_disk_are_refused() {
-    let mut rig = without_segment();
-    let ticket = rig.ask(set("/a", "x"));
-    rig.settle();
-    rig.machine.on_space(rig.now, Space::Low);
-    rig.settle();
-    let full = failed(Code::RaftInternal, "disk full");
-    assert_eq!(rig.answer(ticket), full);
-    assert_eq!(rig.done(set("/b", "x")), full);
+    let is_low = |rig: &mut Rig| rig.machine.on_space(rig.now, Space::Low);
+    let is_too_small = |rig: &mut Rig| rig.machine.on_log_growth(false);
+    for fill in [is_low, is_too_small] as [fn(&mut Rig); 2] {
+        let mut rig = without_segment();
+        let ticket = rig.ask(set("/a", "x"));
+        rig.settle();
+        fill(&mut rig);
+        rig.settle();
+        let full = failed(Code::RaftInternal, "disk full");
+        assert_eq!(rig.answer(ticket), full);
+        assert_eq!(rig.done(set("/b", "x")), full);
+    }
 }
 
 /// While a disk is nearly full its log waits for a snapshot to be released, and does not grow: the

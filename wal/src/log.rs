@@ -784,6 +784,12 @@ impl<F: FileSystem> Wal<F> {
         }
     }
 
+    /// Whether the disk had no room for the last spare that was tried, of whatever length. A spare of
+    /// the usual length may exist.
+    pub fn lacks_room(&self) -> bool {
+        self.upkeep.lacks_room()
+    }
+
     /// How many bytes of records the log takes for certain, whatever the disk has room for: records
     /// of this length in all, each with its header and padding and with the record that ends its
     /// batch, in any number of batches.

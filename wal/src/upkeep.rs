@@ -76,6 +76,11 @@ impl Upkeep {
         self.lacks_room && self.spares.count(self.segment_bytes) == 0
     }
 
+    /// Whether the disk had no room for the last spare that was tried.
+    pub fn lacks_room(&self) -> bool {
+        self.lacks_room
+    }
+
     /// Has a spare made if none of the usual length exists or is coming.
     pub fn keep_spare(&mut self) {
         if self.count() == 0 {

@@ -254,6 +254,11 @@ impl MemberMode {
         !had_room && self.replica.raft().has_duty_room()
     }
 
+    /// See [`Machine::on_log_growth`].
+    pub(super) fn on_log_growth(&mut self, can_grow: bool) {
+        self.replica.on_log_growth(can_grow);
+    }
+
     /// The disk's room has changed.
     pub(super) fn on_space(&mut self, now: Now, space: Space) {
         self.replica.on_space(now, space);
@@ -540,11 +545,6 @@ impl MemberMode {
     pub(super) fn wants_turn(&self) -> bool {
         let is_removed = self.replica.is_removed() && !self.is_stopping();
         self.is_running() && (is_removed || self.replica.wants_turn())
-    }
-
-    /// See [`Machine::holds_writes`].
-    pub(super) fn holds_writes(&self) -> bool {
-        self.replica.holds_writes()
     }
 
     /// See [`Machine::is_snapshot_late`].

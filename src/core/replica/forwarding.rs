@@ -256,8 +256,7 @@ impl Replica {
     }
 
     /// This leader does not take a client's write now: holds it until it does, at the longest until
-    /// `due_us`. If it never does, the client is told the `cause`. Held writes take as much memory
-    /// as those that are not committed.
+    /// `due_us`. If it never does, the client is told the `cause`.
     pub(super) fn hold_until_taken(
         &mut self,
         ticket: Ticket,
@@ -267,7 +266,7 @@ impl Replica {
     ) {
         let bytes = command::encoded_len(&command);
         let held_bytes = self.pending.forwarded_bytes();
-        let bytes_max = self.settings.memory.uncommitted_bytes_max;
+        let bytes_max = self.settings.memory.held_bytes_max;
         let is_too_long = held_bytes > 0 && held_bytes + bytes > bytes_max;
         if is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX {
             let outcome = Outcome::Failed(Error::new(Code::RaftInternal, cause));
@@ -282,11 +281,6 @@ impl Replica {
             cause,
         };
         self.pending.add_forwarded(ticket, request);
-    }
-
-    /// Whether this member leads and holds writes that it does not take now.
-    pub fn holds_writes(&self) -> bool {
-        self.pending.has_held() && self.raft.role() == RaftRole::Leader
     }
 
     /// The message that forwards a request.

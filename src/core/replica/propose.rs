@@ -82,13 +82,18 @@ impl Replica {
     /// next segment yet has little room, too: a disk is full once no segment can be made.
     pub(super) fn lacks_room(&self) -> bool {
         let leads = self.raft.role() == RaftRole::Leader;
-        leads && !self.raft.has_majority_with_room(!self.is_disk_low)
+        leads && !self.raft.has_majority_with_room(self.gets_room())
+    }
+
+    /// Whether the log gets a further segment if it needs one.
+    fn gets_room(&self) -> bool {
+        self.log_can_grow && !self.is_disk_low
     }
 
     /// A leader whose log has no room, while other voters have some, begins to hand over, unless
     /// that has just failed. Returns whether it does.
     pub(super) fn maybe_hand_over_full(&mut self, now: Now) -> bool {
-        let is_full = self.is_disk_low && self.raft.is_full_leader() && !self.lacks_room();
+        let is_full = !self.gets_room() && self.raft.is_full_leader() && !self.lacks_room();
         is_full && !self.raft.leaves_writes_to_next_leader() && self.hand_over(now)
     }
 
@@ -119,7 +124,7 @@ impl Replica {
             self.report_no_room();
             return Err(WriteRefusal::failed(DISK_FULL));
         }
-        let awaits_segment = !self.raft.has_client_room() && !self.is_disk_low;
+        let awaits_segment = !self.raft.has_client_room() && self.gets_room();
         if awaits_segment && self.raft.role() == RaftRole::Leader {
             return Err(WriteRefusal::NotNow(command, NO_SEGMENT));
         }
@@ -154,7 +159,7 @@ impl Replica {
                 Ok((index, term))
             }
             Err(ProposalRefusal::Busy) => Err(WriteRefusal::NotNow(command, TOO_MANY)),
-            Err(ProposalRefusal::NoRoom) if !self.is_disk_low => {
+            Err(ProposalRefusal::NoRoom) if self.gets_room() => {
                 Err(WriteRefusal::NotNow(command, NO_SEGMENT))
             }
             Err(refusal) => Err(WriteRefusal::Final(self.outcome_of_refusal(refusal))),
