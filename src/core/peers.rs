@@ -232,6 +232,8 @@ struct Peer {
     refuses_twice: Option<TwiceRefusal>,
     /// The last answer from its listed address was that of a machine which is not this member.
     is_displaced: bool,
+    /// The last refusal came from the member itself, which is still one of this cluster.
+    is_known_to_run: bool,
     /// Why its listed address has refused the last hello. `None`: it has not, or gave no answer.
     refusal: Option<&'static str>,
 
@@ -727,10 +729,11 @@ impl Peers {
         self.peers.get(&id)?.refusal
     }
 
-    /// Whether a member refuses this machine's hellos, and not another machine at its address.
+    /// Whether a member of this cluster refuses this machine's hellos, for certain: not another machine
+    /// at its address, and none that has gone on without the others.
     pub fn is_refused_by(&self, id: PeerId) -> bool {
         let peer = self.peers.get(&id);
-        peer.is_some_and(|peer| peer.refusal.is_some() && !peer.is_displaced)
+        peer.is_some_and(|peer| peer.refusal.is_some() && peer.is_known_to_run)
     }
 
     /// The link that carries messages to a peer: the one that this machine has dialled, else the

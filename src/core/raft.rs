@@ -77,6 +77,7 @@ pub use log::ENTRY_BYTES;
 pub use membership::{MemberStanding, UnfitChange};
 pub use message::*;
 pub use progress::{Progress, ProgressState};
+pub use room::BODY_BYTES_MAX;
 pub use round_trips::{ROUND_TRIP_US_MAX, allowance_us};
 pub use snapshot::ChunkWanted;
 pub use violation::Violation;
@@ -505,7 +506,7 @@ impl Raft {
         self.on_input(now);
         if self.role == RaftRole::Leader {
             self.maybe_heartbeat();
-            self.release_covered();
+            self.maybe_release_covered();
         } else if self.election.is_due(self.now_us) {
             self.on_election_timeout();
         }

@@ -207,6 +207,47 @@ fn a_write_that_got_no_segment_is_told_the_cause() {
     assert_eq!(rig.value("/a"), None);
 }
 
+/// Room comes in the turn in which the write is given up: it is not begun any more.
+#[test]
+fn a_write_that_is_due_is_not_begun() {
+    let mut rig = without_segment();
+    let ticket = rig.ask(set("/a", "x"));
+    rig.turn();
+    rig.now.mono_us += 6 * SECOND_US;
+    rig.machine.on_room(ENOUGH);
+    rig.settle();
+    assert_eq!(rig.answer(ticket), failed(Code::RaftInternal, NO_SEGMENT));
+    assert_eq!(rig.value("/a"), None);
+}
+
+/// Nor does it hold up other writes.
+#[test]
+fn a_value_longer_than_any_entry_is_refused_at_once() {
+    let mut rig = Rig::serving(settings(1));
+    let refused = rig.done(set("/a", &"x".repeat(17 << 20)));
+    let cause = "the value is too long for an entry of the log";
+    assert_eq!(refused, failed(Code::RaftInternal, cause));
+    assert!(matches!(rig.done(set("/b", "x")), Outcome::Event(_)));
+}
+
+/// A log that fills its memory holds up the writes of the leader, and of no other member.
+#[test]
+fn a_follower_with_a_full_log_redirects() {
+    let mut settings = settings(1);
+    settings.memory.log_bytes_max = 50_000;
+    let mut cluster = cluster(3, settings);
+    let ids = cluster.ids();
+    let value = "x".repeat(10_000);
+    let held = (0..20).any(|n| {
+        let ticket = cluster.at(ids[0]).ask(set(&format!("/{n}"), &value));
+        cluster.settle();
+        cluster.at(ids[0]).take_answers(ticket).is_empty()
+    });
+    assert!(held);
+    let outcome = cluster.done(ids[1], set("/a", &value));
+    assert!(matches!(outcome, Outcome::Redirect { .. }), "{outcome:?}");
+}
+
 /// No segment can be made: now the disk is full, for the writes that wait, too. A disk that has some
 /// room, but never enough, is full as well.
 #[test]

@@ -91,6 +91,8 @@ impl Peer {
     /// Keeps the finding of a refusal about the machine at the listed address.
     fn on_refused(&mut self, now_us: u64, refusal: Option<&HelloRefusal>) {
         self.is_displaced = refusal.is_some_and(HelloRefusal::is_of_another);
+        let has_gone = |refusal: &HelloRefusal| *refusal == HelloRefusal::WentOn;
+        self.is_known_to_run = refusal.is_some_and(|r| !r.is_of_another() && !has_gone(r));
         self.refusal = Some(refusal.map_or(UNKNOWN_REFUSAL, HelloRefusal::text));
         let Some(HelloRefusal::Twice { other_url }) = refusal else {
             return;

@@ -13,6 +13,9 @@ use super::sync_times::SyncTimes;
 /// Most appends with entries on the way to one peer.
 const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 
+/// A chunk of a snapshot is waited for so many times as long as usual at most.
+const CHUNK_WAITS_MAX: u64 = 16;
+
 /// A snapshot that was refused for want of room is offered again after this time, in microseconds.
 const OFFER_US: u64 = 500_000;
 
@@ -41,6 +44,10 @@ pub struct SnapshotTransfer {
     /// When the owner was asked to read that chunk, in microseconds of the monotonic clock. `None`:
     /// not yet, or it is to be asked again.
     asked_us: Option<u64>,
+    /// The chunk is waited for so many times as long as usual. Doubles, up to `CHUNK_WAITS_MAX`,
+    /// when a peer that is heard has not confirmed it: on a slow line the copies of one chunk would
+    /// keep off the next one. Stays for the chunks after it.
+    waits: u64,
     /// The peer has no room for the snapshot. It is offered again every `OFFER_US` and keeps no
     /// entries. Ends when the peer wants a later chunk.
     is_refused: bool,
@@ -373,7 +380,10 @@ impl Progress {
             self.await_answer(now_us);
         }
         match &mut self.state {
-            ProgressState::Snapshot(transfer) => transfer.asked_us = None,
+            ProgressState::Snapshot(transfer) => {
+                transfer.asked_us = None;
+                transfer.waits = 1;
+            }
             ProgressState::Probe { .. } | ProgressState::Replicate => {
                 self.become_probe(self.next.min(self.matched.next()));
             }
@@ -511,6 +521,7 @@ impl Progress {
             meta: meta.clone(),
             offset: 0,
             asked_us: None,
+            waits: 1,
             is_refused: false,
         });
         self.forget_in_flight();
@@ -603,20 +614,24 @@ impl Progress {
             meta: newest.clone(),
             offset: 0,
             asked_us: None,
+            waits: 1,
             is_refused: true,
         });
         true
     }
 
     /// Asks the owner again for a chunk that the peer has not confirmed within `patience_us`
-    /// microseconds.
+    /// microseconds, or a multiple of it after earlier repetitions.
     pub fn retry_chunk(&mut self, patience_us: u64, now_us: u64) {
         if let ProgressState::Snapshot(transfer) = &mut self.state
             && let Some(asked_us) = transfer.asked_us
-            && asked_us + patience_us < now_us
+            && asked_us + patience_us * transfer.waits < now_us
             && !transfer.is_refused
         {
             transfer.asked_us = None;
+            if self.heard_us > asked_us {
+                transfer.waits = (transfer.waits * 2).min(CHUNK_WAITS_MAX);
+            }
         }
     }
 
@@ -782,5 +797,34 @@ mod tests {
         peer.on_chunk_wanted(Index(4), 8);
         assert!(peer.snapshot_of_chunk(Index(4), 0).is_none());
         assert_eq!(peer.take_wanted_chunk(112), Some((Index(4), 8)));
+    }
+
+    /// Each chunk takes ten times the usual patience. From the third one on none is repeated, until
+    /// the link breaks.
+    #[test]
+    fn chunks_on_a_slow_line_are_not_repeated_for_ever() {
+        let mut peer = replicating();
+        peer.become_snapshot(&SnapshotMeta {
+            index: Index(4),
+            ..SnapshotMeta::default()
+        });
+        let mut now_us = 0;
+        let mut copies = |peer: &mut Progress| {
+            let before = now_us;
+            let mut count = 0;
+            while now_us < before + 1_000 {
+                now_us += 10;
+                count += usize::from(peer.take_wanted_chunk(now_us).is_some());
+                peer.on_heard(now_us);
+                peer.retry_chunk(100, now_us);
+            }
+            count
+        };
+        for (chunk, expected) in [4, 2, 1].into_iter().enumerate() {
+            assert_eq!(copies(&mut peer), expected, "chunk {chunk}");
+            peer.on_chunk_wanted(Index(4), 8 * (chunk as u64 + 1));
+        }
+        peer.on_link(true, 0);
+        assert_eq!(copies(&mut peer), 4, "after the link");
     }
 }

@@ -147,14 +147,21 @@ impl Raft {
         self.check_invariants();
     }
 
-    /// Releases the entries that the snapshots cover. A leader does so with its heartbeats too: a
-    /// receiver may have ended or become silent, and a log that is full gets no further snapshot.
+    /// Releases what the snapshots cover if the log is full: a receiver of one may have ended or become
+    /// silent, and a log that does not grow gets no further snapshot.
+    pub(super) fn maybe_release_covered(&mut self) {
+        if self.is_log_full() {
+            self.release_covered();
+        }
+    }
+
+    /// Releases the entries that the snapshots cover.
     ///
     /// In memory, entries that the newest snapshot covers are kept for followers that are a little
     /// behind, as long as they take little. Entries after a snapshot that is being sent stay, unless
     /// the receiver is silent or has no room for it. A peer that was away for long starts over with a
     /// newer snapshot.
-    pub(super) fn release_covered(&mut self) {
+    fn release_covered(&mut self) {
         // Entries after this one are kept for a receiver.
         let mut sending = Index(u64::MAX);
         for peer in self.tracker.iter() {

@@ -54,6 +54,9 @@ const PROOFS_MAX: usize = 4 * REQUESTS_MAX;
 /// How long nothing is sent to a leader that has refused a request as not taken, in microseconds:
 /// it hands over, or too much of its log is not committed yet.
 const REFUSAL_US: u64 = 50_000;
+/// If it refuses again and again, each pause is twice as long as the one before, up to this: all that
+/// waits is sent to it again after each.
+const REFUSAL_US_MAX: u64 = 500_000;
 
 /// How many processes of one member have a replay window at a time.
 const PROCESSES_MAX: usize = 4;
@@ -139,6 +142,15 @@ struct Refusal {
     until_us: u64,
 }
 
+/// The last pause after a refusal.
+#[derive(Clone, Copy)]
+struct Pause {
+    /// Its length in microseconds.
+    us: u64,
+    /// Its end, in microseconds of the monotonic clock.
+    until_us: u64,
+}
+
 /// The state of both sides of forwarding. The follower's pending requests are in `Pending`.
 pub struct Forwarding {
     /// The random number of this process. Replies to another process of this member are dropped.
@@ -149,6 +161,8 @@ pub struct Forwarding {
     gone: BTreeSet<PeerId>,
     /// The last refusal; `None` once its time is over.
     refusal: Option<Refusal>,
+    /// The last pause after a refusal of any leader. `None` before the first.
+    pause: Option<Pause>,
     /// The term of the last entry that was applied here.
     applied_term: Term,
     /// The replay windows of each member that has forwarded requests to this one.
@@ -169,11 +183,27 @@ impl Forwarding {
             last_number: 0,
             gone: BTreeSet::new(),
             refusal: None,
+            pause: None,
             applied_term: Term(0),
             windows: BTreeMap::new(),
             proofs: BTreeMap::new(),
             start_term,
         }
+    }
+
+    /// A leader has refused a request: until when nothing is sent to it, in microseconds of the
+    /// monotonic clock. All that was sent before a pause may be refused during it.
+    fn pause_until(&mut self, now: Now) -> u64 {
+        let us = match self.pause {
+            Some(last) if now.mono_us < last.until_us => return last.until_us,
+            Some(last) if now.mono_us < last.until_us + REFUSAL_US_MAX => {
+                (2 * last.us).min(REFUSAL_US_MAX)
+            }
+            _ => REFUSAL_US,
+        };
+        let until_us = now.mono_us + us;
+        self.pause = Some(Pause { us, until_us });
+        until_us
     }
 
     fn next_number(&mut self) -> u64 {
@@ -316,18 +346,26 @@ impl Replica {
         if !leads && self.receiver().is_none() {
             return;
         }
+        let mut takes_writes = true;
         for ticket in self.pending.held() {
-            let Some(request) = self.pending.take_forwarded(ticket) else {
+            let is_write = |request: &Forwarded| matches!(request.op, Op::Write(_));
+            let request = self.pending.forwarded_of(ticket);
+            // A request that is due is given up in this turn.
+            let is_tried =
+                request.is_some_and(|r| r.due_us > now.mono_us && (takes_writes || !is_write(r)));
+            if !is_tried {
                 continue;
-            };
+            }
+            let request = self
+                .pending
+                .take_forwarded(ticket)
+                .expect("looked at above");
             match request.op {
                 Op::Write(command) => self.write_until(now, ticket, command, request.due_us),
                 op => self.read_until(now, ticket, op, request.due_us),
             }
-            if leads && self.pending.is_forwarded(ticket) {
-                // Not yet, and that holds for the next ones, too.
-                return;
-            }
+            // One that this leader does not take yet: that holds for the next ones, too.
+            takes_writes &= !leads || !self.pending.is_forwarded(ticket);
         }
     }
 
@@ -483,7 +521,7 @@ impl Replica {
             Ok(index) => self.on_proved(ticket, index),
             Err(cause) if *cause == *NOT_TAKEN => {
                 let leader = from;
-                let until_us = now.mono_us + REFUSAL_US;
+                let until_us = self.forwarding.pause_until(now);
                 self.forwarding.refusal = Some(Refusal {
                     leader,
                     term,
@@ -624,6 +662,23 @@ fn encode(command: &Command) -> Box<[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_become_longer_while_a_leader_goes_on_refusing() {
+        let mut forwarding = Forwarding::new(1, Term(1));
+        let mut pause_until = |ms: u64| {
+            let now = Now {
+                mono_us: ms * 1_000,
+                wall_ns: 0,
+            };
+            forwarding.pause_until(now) / 1_000
+        };
+        assert_eq!(pause_until(0), 50);
+        assert_eq!(pause_until(30), 50, "sent before the pause");
+        assert_eq!([pause_until(60), pause_until(170)], [160, 370]);
+        assert_eq!([pause_until(400), pause_until(900)], [800, 1_400]);
+        assert_eq!(pause_until(2_000), 2_050, "it took requests meanwhile");
+    }
 
     fn accept(windows: &mut ReplayWindows, process: u64, number: u64) -> bool {
         windows.accept(Origin { process, number })

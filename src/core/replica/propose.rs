@@ -6,11 +6,13 @@
 use super::Replica;
 use super::pending::{MemberChange, PROPOSAL_US_MAX, Proposal, Purpose, Waiting};
 use super::registry;
-use crate::core::command::{ClusterConfig, Command, Origin};
+use crate::core::command::{self, ClusterConfig, Command, Origin};
 use crate::core::error::{Code, DISK_FULL, Error};
 use crate::core::peers::NewAddress;
 use crate::core::public_id::PublicId;
-use crate::core::raft::{Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange};
+use crate::core::raft::{
+    BODY_BYTES_MAX, Index, Member, PeerId, ProposalRefusal, RaftRole, Term, UnfitChange,
+};
 use crate::core::seam::{Fact, Join, Op, Outcome, Ticket};
 use crate::core::store::growth_max;
 use crate::core::timer::Now;
@@ -41,6 +43,14 @@ pub enum WriteRefusal {
 impl WriteRefusal {
     fn failed(cause: &'static str) -> WriteRefusal {
         WriteRefusal::Final(Outcome::Failed(Error::new(Code::RaftInternal, cause)))
+    }
+
+    /// The command is not taken now. One that is longer than any entry never is.
+    fn not_now(command: Command, cause: &'static str) -> WriteRefusal {
+        if command::encoded_len(&command) as u64 > BODY_BYTES_MAX {
+            return WriteRefusal::failed("the value is too long for an entry of the log");
+        }
+        WriteRefusal::NotNow(command, cause)
     }
 
     /// The answer to a client that does not wait.
@@ -124,9 +134,10 @@ impl Replica {
             self.report_no_room();
             return Err(WriteRefusal::failed(DISK_FULL));
         }
+        let leads = self.raft.role() == RaftRole::Leader;
         let awaits_segment = !self.raft.has_client_room() && self.gets_room();
-        if awaits_segment && self.raft.role() == RaftRole::Leader {
-            return Err(WriteRefusal::NotNow(command, NO_SEGMENT));
+        if leads && awaits_segment {
+            return Err(WriteRefusal::not_now(command, NO_SEGMENT));
         }
         if self.raft.leaves_writes_to_next_leader() {
             let leader = Some(self.raft.id());
@@ -137,14 +148,17 @@ impl Replica {
             Some(_) => self.raft.is_log_full(),
             None => self.raft.log_memory_bytes() > 2 * self.settings.memory.log_bytes_max,
         };
+        let is_full = leads && is_full;
         if is_full && self.snapshotting.is_kept_off(now) {
             return Err(WriteRefusal::failed(DISK_FULL));
         }
         if is_full {
-            return Err(WriteRefusal::NotNow(command, LOG_FULL));
+            return Err(WriteRefusal::not_now(command, LOG_FULL));
         }
-        // An earlier leadership of this member may have left commands that no log has any more.
-        self.proposed.drop_after(self.raft.last_index());
+        if leads {
+            // An earlier leadership may have left commands that no log has any more.
+            self.proposed.drop_after(self.raft.last_index());
+        }
         let growth = self.growth(&command);
         if growth > self.store_room() {
             self.report_full_store();
@@ -158,9 +172,9 @@ impl Replica {
                 }
                 Ok((index, term))
             }
-            Err(ProposalRefusal::Busy) => Err(WriteRefusal::NotNow(command, TOO_MANY)),
+            Err(ProposalRefusal::Busy) => Err(WriteRefusal::not_now(command, TOO_MANY)),
             Err(ProposalRefusal::NoRoom) if self.gets_room() => {
-                Err(WriteRefusal::NotNow(command, NO_SEGMENT))
+                Err(WriteRefusal::not_now(command, NO_SEGMENT))
             }
             Err(refusal) => Err(WriteRefusal::Final(self.outcome_of_refusal(refusal))),
         }

@@ -19,6 +19,8 @@ struct Open {
     call: Option<(usize, usize)>,
     /// The highest etcd index of any answer before this request.
     told_etcd: u64,
+    /// When it was last sent.
+    sent_us: u64,
     /// How many entries were committed when it was last sent.
     committed: u64,
     /// How often it was sent elsewhere.
@@ -53,6 +55,9 @@ impl Client {
 /// How much longer a client waits between two requests while the first members come together.
 const SETUP_PAUSE_US: u64 = 30_000;
 
+/// Before so many requests in a million a client closes the connection of a watch.
+const CLOSED_WATCH_PPM: u64 = 20_000;
+
 impl World {
     pub fn new_ticket(&mut self, asker: Asker, slot: usize) -> Ticket {
         self.ticket += 1;
@@ -77,6 +82,9 @@ impl World {
     pub fn on_think(&mut self, client: usize) {
         if !matches!(self.phase, Phase::Setup | Phase::Faults) || !self.clients[client].is_idle() {
             return;
+        }
+        if self.rng.chance(CLOSED_WATCH_PPM) {
+            self.close_a_watch();
         }
         self.fresh += 1;
         let fresh = self.fresh;
@@ -119,6 +127,7 @@ impl World {
             slot,
             call,
             told_etcd,
+            sent_us: 0,
             committed: 0,
             hops: 0,
         };
@@ -132,6 +141,7 @@ impl World {
         }
         open.ticket = self.new_ticket(Asker::Client(client), slot).0;
         open.committed = self.truth.committed();
+        open.sent_us = self.now_us;
         let ticket = Ticket(open.ticket);
         let want = open.want.clone();
         let state = &mut self.clients[client];
@@ -181,6 +191,20 @@ impl World {
             self.give(at, self.now_us, ticket, Box::new(Op::ClientClosed));
         }
         self.think(client);
+    }
+
+    /// A client closes the connection of a watch.
+    fn close_a_watch(&mut self) {
+        let open = self.watchers.iter().filter(|(_, w)| !w.has_ended());
+        let open: Vec<(u64, usize)> = open.map(|(ticket, w)| (*ticket, w.slot)).collect();
+        if open.is_empty() {
+            return;
+        }
+        let (ticket, slot) = *self.rng.pick(&open);
+        self.watchers.remove(&ticket);
+        self.conns.remove(&ticket);
+        let at = (slot, self.hosts[slot].epoch);
+        self.give(at, self.now_us, Ticket(ticket), Box::new(Op::ClientClosed));
     }
 
     /// A process is gone, and all that waited for it knows nothing more.
@@ -338,11 +362,16 @@ impl World {
             recursive,
             stream,
             since,
+            timeout_s,
         } = open.want.clone()
         {
-            self.begin_watch(slot, answer, (path, recursive, stream, since))?;
+            let due_us = timeout_s.map(|seconds| open.sent_us + seconds * 1_000_000);
+            self.begin_watch(slot, answer, (path, recursive, stream, since, due_us))?;
             self.think(client);
             return Ok(());
+        }
+        if let Want::Lock(lock) = &open.want {
+            self.check_lock(slot, lock, answer)?;
         }
         self.learn(client, &open, answer);
         if failed_for_good(&answer.outcome) {

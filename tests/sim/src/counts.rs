@@ -19,6 +19,10 @@ pub struct Counts {
     pub repairs: u64,
     pub losses: u64,
     pub watched: u64,
+    /// The part of the watches that ended with their timeout.
+    pub timed_out: u64,
+    /// Answers of the lock module.
+    pub locks: u64,
     pub calls: u64,
     /// How often a machine became a standby, or a standby a member.
     pub switches: u64,
@@ -51,6 +55,8 @@ impl Counts {
         self.repairs += other.repairs;
         self.losses += other.losses;
         self.watched += other.watched;
+        self.timed_out += other.timed_out;
+        self.locks += other.locks;
         self.calls += other.calls;
         self.switches += other.switches;
         self.copies += other.copies;

@@ -6,6 +6,7 @@
 //! the model judges the bytes and not the value that they were made of. Start at `World::send_raw`
 //! and `World::hear`.
 use super::cluster::World;
+use super::locks;
 use super::params::Tuning;
 use super::truth::{Violation, violation};
 use super::workload::Want;
@@ -88,6 +89,8 @@ pub struct Conn {
     target: String,
     watches: bool,
     asks: bool,
+    /// The lock module answers with texts, without indexes.
+    locks: bool,
     out: Vec<u8>,
     pub head: Option<Head>,
     pub body: Vec<u8>,
@@ -110,6 +113,7 @@ impl Conn {
             target,
             watches: false,
             asks: false,
+            locks: false,
             out: Vec::new(),
             head: None,
             body: Vec::new(),
@@ -250,6 +254,11 @@ fn head_of(bytes: &[u8]) -> Heard<Head> {
             "X-Raft-Term" => head.at.term.0 = number()?,
             _ => {}
         }
+    }
+    // It has no body (RFC 9110 section 15.3.5).
+    if head.status == 204 {
+        head.length = Some(0);
+        framed = true;
     }
     if framed {
         Ok(head)
@@ -482,6 +491,7 @@ impl World {
         let mut conn = Conn::new(slot, &bytes, None);
         conn.watches = matches!(want, Want::Watch { .. });
         conn.asks = matches!(want, Want::Ask(_));
+        conn.locks = matches!(want, Want::Lock(_));
         match routed {
             Routed::ToMachine { op, shape } => {
                 let meant = want.op();
@@ -535,7 +545,16 @@ impl World {
             (_, Next::Abort) => answer.outcome,
             (Outcome::Watching, Next::Wait)
             | (Outcome::Page { last: false, .. }, Next::ContinueListing) => answer.outcome,
-            (Outcome::WatchEnd, Next::Done { .. }) => answer.outcome,
+            (Outcome::WatchEnd | Outcome::WatchTimedOut, Next::Done { .. }) => answer.outcome,
+            (Outcome::Lock(outcome), Next::Done { .. }) => {
+                let status = conn.head.as_ref().map_or(0, |head| head.status);
+                if !locks::says(outcome, status, &conn.body) {
+                    let body = String::from_utf8_lossy(&conn.body);
+                    return Err(said(format!("{status} {body:?} for {outcome:?}")));
+                }
+                answer.outcome
+            }
+            (Outcome::Failed(_), Next::Done { .. }) if conn.locks => answer.outcome,
             (Outcome::Backlog { .. }, next) => {
                 let done = matches!(next, Next::Done { .. });
                 let events = conn.events(now.wall_ns).map_err(said)?;
@@ -557,7 +576,8 @@ impl World {
             (_, Next::Done { .. }) => heard(&conn, now.wall_ns).map_err(said)?,
             (outcome, next) => return Err(said(format!("{next:?} after {outcome:?}"))),
         };
-        let at = conn.head.as_ref().map_or(answer.at, |h| h.at);
+        let head = conn.head.as_ref().filter(|_| !conn.locks);
+        let at = head.map_or(answer.at, |head| head.at);
         if !conn.whole && !matches!(next, Next::Abort) {
             self.conns.insert(ticket.0, conn);
         }

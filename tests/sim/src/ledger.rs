@@ -47,7 +47,7 @@ impl fmt::Display for Ledger {
         write!(
             f,
             "seeds {}..{} events {} elections {} installs {} snapshots {} changes {} crashes {} losses {} repairs {} \
-             commits {} longest {} answers {} raw {} reads {} watchers {} calls {} switches {} copies {} forced {} converged p50 {:.1} p99.9 {:.1} max {:.1}, \
+             commits {} longest {} answers {} raw {} reads {} watchers {} timeouts {} locks {} calls {} switches {} copies {} forced {} converged p50 {:.1} p99.9 {:.1} max {:.1}, \
              on short lines p99.9 {:.1} max {:.1}",
             self.from,
             self.from + self.seeds,
@@ -65,6 +65,8 @@ impl fmt::Display for Ledger {
             t.raw,
             t.reads,
             t.watched,
+            t.timed_out,
+            t.locks,
             t.calls,
             t.switches,
             t.copies,

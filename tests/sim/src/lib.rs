@@ -17,6 +17,7 @@ mod healing;
 mod http;
 mod image;
 pub mod ledger;
+mod locks;
 mod model;
 mod nemesis;
 mod net;

@@ -411,6 +411,15 @@ impl Model {
         let behind = past.partition_point(|(at, _)| *at <= etcd);
         past[behind.checked_sub(1)?].1.clone()
     }
+
+    /// The names of the files in a directory at an etcd index, as `view_at`.
+    pub fn names_at(&self, directory: &str, etcd: u64) -> Vec<&str> {
+        let prefix = format!("{directory}/");
+        let below = self.past.range(prefix.clone()..);
+        let below = below.take_while(|(path, _)| path.starts_with(&prefix));
+        let present = below.filter(|(path, _)| self.view_at(path, etcd).is_some());
+        present.map(|(path, _)| &path[prefix.len()..]).collect()
+    }
 }
 
 /// Whether an event reaches a watcher of `path`; the history has events of hidden nodes too.

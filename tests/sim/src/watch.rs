@@ -15,6 +15,9 @@ pub struct Watcher {
     stream: bool,
     /// Everything that reaches it before this etcd index has been delivered.
     next: u64,
+    /// When it ends without an event.
+    due_us: Option<u64>,
+    has_event: bool,
     ended: bool,
 }
 
@@ -23,6 +26,9 @@ impl Watcher {
         self.ended
     }
 }
+
+/// At the end of a seed no machine is so late.
+const LATE_US: u64 = 10_000_000;
 
 /// A history keeps no more bytes of events than this.
 const HISTORY_BYTES_MAX: usize = 16 << 20;
@@ -39,9 +45,9 @@ impl World {
         &mut self,
         slot: usize,
         answer: &Answer,
-        asked: (&'static str, bool, bool, Option<u64>),
+        asked: (&'static str, bool, bool, Option<u64>, Option<u64>),
     ) -> Checked {
-        let (path, recursive, stream, since) = asked;
+        let (path, recursive, stream, since, due_us) = asked;
         let etcd = answer.at.etcd.0;
         match &answer.outcome {
             Outcome::Watching | Outcome::Backlog { .. } => {}
@@ -63,6 +69,8 @@ impl World {
             recursive,
             stream,
             next: since.unwrap_or(etcd + 1),
+            due_us,
+            has_event: false,
             ended: false,
         };
         self.watchers.insert(answer.ticket.0, watcher);
@@ -91,8 +99,34 @@ impl World {
                 self.watchers.remove(&ticket.0);
                 Ok(())
             }
+            Outcome::WatchTimedOut => self.on_watch_timeout(slot, answer),
             _ => Ok(()),
         }
+    }
+
+    /// The time of a watcher is over, not earlier than it has said. A client without an event goes on
+    /// behind the index of the answer, so no event up to it reaches the watcher. A stream goes on
+    /// behind its last event.
+    fn on_watch_timeout(&mut self, slot: usize, answer: &Answer) -> Checked {
+        let watcher = self.watchers.remove(&answer.ticket.0);
+        let watcher = watcher.expect("the caller has looked it up");
+        self.counts.timed_out += 1;
+        let path = watcher.path.as_str();
+        if watcher.due_us.is_none_or(|due_us| due_us > self.now_us) {
+            let text = format!(
+                "m{slot} ends the watch of {path} before {:?}",
+                watcher.due_us
+            );
+            return violation("watch-ends-early", text);
+        }
+        if watcher.ended {
+            let text = format!("m{slot} ends the watch of {path} after its answer");
+            return violation("watch-order", text);
+        }
+        if watcher.has_event {
+            return Ok(());
+        }
+        self.check_all_told(&watcher, answer.at.etcd.0)
     }
 
     /// An event for some watchers.
@@ -149,6 +183,7 @@ impl World {
             return violation("watch-reach", text);
         }
         watcher.next = index + 1;
+        watcher.has_event = true;
         self.trace.note(slot, "told", ticket.0, index, 0);
         if !watcher.stream || ends {
             watcher.ended = true;
@@ -156,26 +191,35 @@ impl World {
         Ok(())
     }
 
-    /// At the end every watcher that still waits has every event.
+    /// At the end every watcher that still waits has every event, and its time is not over.
     pub fn check_watchers(&self) -> Checked {
         for watcher in self.watchers.values().filter(|w| !w.ended) {
             let Some(etcd) = self.up(watcher.slot).map(|r| r.seen.etcd) else {
                 continue;
             };
-            let model = &self.truth.model;
-            let missed = |i: &u64| {
-                model
-                    .event(*i)
-                    .is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, false))
-            };
-            if let Some(missed) = (watcher.next..=etcd).find(missed) {
-                let text = format!(
-                    "m{} never tells {} of {missed}",
-                    watcher.slot,
-                    watcher.path.as_str()
-                );
-                return violation("watch-lost", text);
+            self.check_all_told(watcher, etcd)?;
+            let is_late = |due_us: u64| due_us + LATE_US < self.now_us;
+            if watcher.due_us.is_some_and(is_late) {
+                let (slot, path) = (watcher.slot, watcher.path.as_str());
+                let text = format!("m{slot} never ends the watch of {path}");
+                return violation("watch-ends-late", text);
             }
+        }
+        Ok(())
+    }
+
+    /// Every event up to an etcd index that reaches a watcher has been delivered.
+    fn check_all_told(&self, watcher: &Watcher, etcd: u64) -> Checked {
+        let model = &self.truth.model;
+        let missed = |i: &u64| {
+            model
+                .event(*i)
+                .is_some_and(|t| reaches(t, &watcher.path, watcher.recursive, false))
+        };
+        if let Some(missed) = (watcher.next..=etcd).find(missed) {
+            let (slot, path) = (watcher.slot, watcher.path.as_str());
+            let text = format!("m{slot} never tells {path} of {missed}");
+            return violation("watch-lost", text);
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What clients ask for: each wish both as a value for the core and as the bytes of an HTTP
 //! request, and what the answer proves about it. The two forms must mean the same. Start at `Want`.
+use super::locks::LockWant;
 use super::params::Params;
 use std::sync::Arc;
 use tern::core::cluster_time::Lease;
@@ -59,7 +60,9 @@ pub enum Want {
         recursive: bool,
         stream: bool,
         since: Option<u64>,
+        timeout_s: Option<u64>,
     },
+    Lock(LockWant),
     Ask(Ask),
 }
 
@@ -114,7 +117,7 @@ impl Want {
         let index = if rng.chance(400_000) { at } else { 0 };
         let small = rng.below(4);
         let act = |act, index| Want::Key { key, act, index };
-        match rng.below(100) {
+        match rng.below(104) {
             0..18 => act(Act::Get, 0),
             18..40 => act(Act::Set(fresh), 0),
             40..52 => act(Act::Swap { from, to: fresh }, index),
@@ -153,7 +156,9 @@ impl Want {
                 since: rng
                     .chance(400_000)
                     .then(|| (etcd + 3).saturating_sub(rng.below(30)).max(1)),
+                timeout_s: rng.chance(500_000).then(|| rng.below(4)),
             },
+            98..102 => Want::Lock(LockWant::draw(rng)),
             _ => Want::Ask(*rng.pick(&ASKS)),
         }
     }
@@ -218,23 +223,17 @@ impl Want {
                 recursive,
                 stream,
                 since,
+                timeout_s,
             } => Op::Watch {
                 path: path(p),
                 recursive: *recursive,
                 stream: *stream,
                 since: *since,
                 on_leader: false,
-                timeout_us: None,
+                timeout_us: timeout_s.map(|seconds| seconds * 1_000_000),
             },
-            Want::Ask(ask) => match ask {
-                Ask::Leader => Op::Query(Query::Leader),
-                Ask::Machines => Op::Query(Query::Machines),
-                Ask::StatsSelf => Op::Query(Query::StatsSelf),
-                Ask::StatsLeader => Op::Query(Query::StatsLeader),
-                Ask::StatsStore => Op::Query(Query::StatsStore),
-                Ask::ConfigGet => Op::Query(Query::ConfigGet),
-                Ask::MachineList => Op::Query(Query::MachineList),
-            },
+            Want::Lock(lock) => lock.op(),
+            Want::Ask(ask) => ask.op(),
         }
     }
 
@@ -288,16 +287,14 @@ impl Want {
                 recursive,
                 stream,
                 since,
+                timeout_s,
             } => {
                 let since = since.map_or(String::new(), |s| format!("&waitIndex={s}"));
-                (
-                    "GET",
-                    format!(
-                        "/v2/keys{path}?wait=true&recursive={recursive}&stream={stream}{since}"
-                    ),
-                    None,
-                )
+                let timeout = timeout_s.map_or(String::new(), |s| format!("&timeout={s}"));
+                let how = format!("recursive={recursive}&stream={stream}{since}{timeout}");
+                ("GET", format!("/v2/keys{path}?wait=true&{how}"), None)
             }
+            Want::Lock(lock) => lock.request(),
             Want::Ask(ask) => ("GET", ask.target().into(), None),
         }
     }
@@ -319,6 +316,18 @@ impl Want {
 }
 
 impl Ask {
+    fn op(self) -> Op {
+        Op::Query(match self {
+            Ask::Leader => Query::Leader,
+            Ask::Machines => Query::Machines,
+            Ask::StatsSelf => Query::StatsSelf,
+            Ask::StatsLeader => Query::StatsLeader,
+            Ask::StatsStore => Query::StatsStore,
+            Ask::ConfigGet => Query::ConfigGet,
+            Ask::MachineList => Query::MachineList,
+        })
+    }
+
     fn target(&self) -> &'static str {
         match self {
             Ask::Leader => "/v2/leader",
