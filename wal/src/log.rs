@@ -43,8 +43,11 @@ pub struct Wal<F: FileSystem = Os> {
     full: VecDeque<SegmentExtent>,
     /// The spares, and the work on files that waits.
     upkeep: Upkeep,
-    /// The caller's newest configuration, for the heads of new segments.
+    /// The caller's newest configuration but for `longer_configuration`, for the heads of new segments.
     configuration: Box<[u8]>,
+    /// The caller's newest configuration, if its head is longer and records wait: these were placed
+    /// beside shorter heads. Taken once none waits.
+    longer_configuration: Option<Box<[u8]>>,
     /// The records that wait for a batch.
     staging: Staging,
     /// Their placement at the last append after which they did not fit into the segment; `None`
@@ -247,6 +250,7 @@ impl<F: FileSystem> Wal<F> {
             full,
             upkeep,
             configuration: configuration.clone(),
+            longer_configuration: None,
             staging: Staging::new(&log, &tail),
             placed: None,
             is_upkeep_next: false,
@@ -603,6 +607,9 @@ impl<F: FileSystem> Wal<F> {
             let mark = self.staging.seal_mark(self.place).to_vec();
             steps.push(self.append_step(mark));
         }
+        if let Some(longer) = self.longer_configuration.take() {
+            self.configuration = longer;
+        }
         Job {
             mark: Some(self.staging.finish_job()),
             steps,
@@ -753,14 +760,20 @@ impl<F: FileSystem> Wal<F> {
         })
     }
 
-    /// Keeps the configuration that the heads of new segments repeat.
+    /// Keeps the configuration that the heads of new segments repeat. Records that wait keep the room
+    /// that they have: a head that is longer by a page is that of segments after them.
     ///
     /// # Panics
     ///
     /// If it is longer than [`BODY_MAX`].
     pub fn set_configuration(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= BODY_MAX, "a head has a bound");
-        self.configuration = bytes.into();
+        self.longer_configuration = None;
+        if SegmentHead::bytes_for(bytes.len()) > self.head_bytes() && !self.staging.is_empty() {
+            self.longer_configuration = Some(bytes.into());
+        } else {
+            self.configuration = bytes.into();
+        }
     }
 
     /// Entries up to `through` are not needed any more. A later job makes spares of the oldest
@@ -777,11 +790,7 @@ impl<F: FileSystem> Wal<F> {
     /// Whether a spare exists for the time when the current segment is full, or can be made, as far
     /// as is known.
     pub fn space(&self) -> Space {
-        if self.upkeep.lacks_spare() {
-            Space::Low
-        } else {
-            Space::Ok
-        }
+        self.upkeep.space()
     }
 
     /// Whether the disk had no room for the last spare that was tried, of whatever length. A spare of

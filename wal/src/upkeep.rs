@@ -7,6 +7,7 @@
 //! This file must not make a system call. Start reading at [`Upkeep`].
 use std::collections::VecDeque;
 
+use crate::Space;
 use crate::job::{Job, Step};
 use crate::scan::SegmentExtent;
 use crate::segment::{self, SPARES_MAX};
@@ -74,6 +75,15 @@ impl Upkeep {
     /// Whether the log has no spare for usual records because the disk had no room for one.
     pub fn lacks_spare(&self) -> bool {
         self.lacks_room && self.spares.count(self.segment_bytes) == 0
+    }
+
+    /// See [`crate::Wal::space`].
+    pub fn space(&self) -> Space {
+        if self.lacks_spare() {
+            Space::Low
+        } else {
+            Space::Ok
+        }
     }
 
     /// Whether the disk had no room for the last spare that was tried.

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use wal::dir::{Hook, SystemCall, Verdict};
 use wal::{Options, Record, Recovered, Wal};
 
+use tern_support::rng::Rng;
+use tern_support::sim_fs::SimFs;
+
 const BODY: [u8; 1000] = [b'a'; 1000];
 
 fn entry(term: u64, index: u64) -> Record<'static> {
@@ -102,4 +105,44 @@ fn protocol_03_the_last_part_of_a_split_batch_carries_the_commit_index() {
     drop(wal);
     let (_, found) = Wal::open(options()).unwrap();
     assert_eq!((found.commit, found.entries.len()), (99, 100));
+}
+
+/// Records that wait were promised room beside the configuration of then. A longer one comes on a full
+/// disk.
+#[test]
+fn a_configuration_that_grows_takes_no_room_from_records_that_wait() {
+    let fs = SimFs::new(Rng::new(5));
+    let options = Options {
+        dir: "/log".into(),
+        segment_bytes: 64 << 10,
+        identity: 7,
+    };
+    let (mut wal, _) = wal::Wal::open_covered(fs.clone(), options.clone(), None, 0).unwrap();
+    wal.make_room(50_000).unwrap();
+    fs.set_room(Some(0));
+    let mut index = 0;
+    while wal.free_bytes() > 1_100 {
+        index += 1;
+        wal.append(&[entry(1, index)], 0).unwrap();
+    }
+    let longer = [7; 5_000];
+    wal.set_configuration(&longer);
+    let mut tasks = 0;
+    while let Some(mut task) = wal.hand_over().expect("the records have room") {
+        task.run();
+        tasks += 1;
+        assert!(tasks < 100, "the records have room");
+        wal.take_back(task).unwrap();
+    }
+    assert_eq!(wal.poll_sync(), Ok(Some(index)));
+    // The next segment has it.
+    fs.set_room(None);
+    wal.make_room(50_000).unwrap();
+    for index in index + 1..index + 60 {
+        wal.append(&[entry(1, index)], 0).unwrap();
+        wal.start_sync().unwrap();
+    }
+    drop(wal);
+    let (_, found) = wal::Wal::open_covered(fs, options, None, 0).unwrap();
+    assert_eq!(found.configuration[..], longer);
 }
