@@ -619,6 +619,7 @@ fn conn_of(conns: &Pool<Conn>, ticket: Ticket) -> Option<SlotId> {
 }
 
 /// Renders an answer to the output of its connection.
+#[inline(never)]
 fn render(
     conn: &mut Conn,
     answer: &Answer,

@@ -41,11 +41,13 @@ pub enum WriteRefusal {
 }
 
 impl WriteRefusal {
+    #[cold]
     fn failed(cause: &'static str) -> WriteRefusal {
         WriteRefusal::Final(Outcome::Failed(Error::new(Code::RaftInternal, cause)))
     }
 
     /// The command is not taken now. One that is longer than any entry never is.
+    #[cold]
     fn not_now(command: Command, cause: &'static str) -> WriteRefusal {
         if command::encoded_len(&command) as u64 > BODY_BYTES_MAX {
             return WriteRefusal::failed("the value is too long for an entry of the log");
@@ -54,6 +56,7 @@ impl WriteRefusal {
     }
 
     /// The answer to a client that does not wait.
+    #[cold]
     pub fn into_outcome(self) -> Outcome {
         match self {
             WriteRefusal::NotNow(_, cause) => {
