@@ -64,7 +64,7 @@ pub struct MemoryBounds {
     pub due_bytes_min: u64,
     /// A snapshot is due after this many bytes of log, even if the key space is larger.
     pub due_bytes_max: u64,
-    /// With more bytes of log in memory, clients' values are refused.
+    /// With more bytes of log in memory, clients' values are held, and refused after five seconds.
     pub log_bytes_max: u64,
     /// A log of more bytes keeps no entries for followers that a snapshot on the disk covers.
     pub log_bytes_kept: u64,
@@ -73,7 +73,8 @@ pub struct MemoryBounds {
     /// of these records, as they will be written.
     pub uncommitted_bytes_max: usize,
     /// A leader that does not take writes now holds at most so many bytes of them, and refuses more.
-    /// They come from the memory of the clients that sent them.
+    /// They are in none of the shares: they are held for seconds, and while they are, their clients
+    /// send nothing else.
     pub held_bytes_max: usize,
     /// With more bytes of entries on the way to a peer, no further ones are sent to it.
     pub in_flight_bytes_max: usize,

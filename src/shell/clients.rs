@@ -34,6 +34,7 @@ use crate::core::machine::{
 use crate::core::timer::{Now, earliest};
 use mio::Registry;
 use mio::event::Event;
+use std::collections::VecDeque;
 
 /// A connection to the peer port is closed for another one only if it has waited for a request for
 /// this time, in microseconds.
@@ -73,9 +74,12 @@ pub struct Clients {
     /// The events that have not reached all of their watchers.
     deliveries: Deliveries,
 
-    /// The answers to watches whose time is over. They wait for all events: a watch may have had one
-    /// before, and its client goes on after the index of the answer.
-    timed_out: Vec<Answer>,
+    /// The answers to watches whose time is over, of this turn.
+    new_timed_out: Vec<Answer>,
+
+    /// Those of all turns, oldest first, each with the number of events that it waits for: a watch may
+    /// have had one of them, and its client goes on after the index of the answer.
+    timed_out: VecDeque<(u64, Answer)>,
 
     deep_writes: DeepWrites,
 
@@ -121,7 +125,8 @@ impl Clients {
             cancelled: Vec::new(),
             resumed: Vec::new(),
             deliveries: Deliveries::default(),
-            timed_out: Vec::new(),
+            new_timed_out: Vec::new(),
+            timed_out: VecDeque::new(),
             deep_writes: DeepWrites::default(),
             peer_port_conns: Vec::new(),
             settings,
@@ -316,7 +321,7 @@ impl Clients {
     ) {
         for answer in answers.drain(..) {
             if matches!(answer.outcome, Outcome::WatchTimedOut) {
-                self.timed_out.push(answer);
+                self.new_timed_out.push(answer);
                 continue;
             }
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
@@ -373,6 +378,10 @@ impl Clients {
     /// Phase 8: hands events to their watchers, a bounded number of watchers a turn.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         self.deliveries.add(events);
+        let added = self.deliveries.added();
+        let timed_out = self.new_timed_out.drain(..);
+        self.timed_out
+            .extend(timed_out.map(|answer| (added, answer)));
         for ticket in self.deliveries.take_excess() {
             if let Some(conn) = wake_for_ticket(&mut self.conns, ticket) {
                 conn.kill();
@@ -388,14 +397,16 @@ impl Clients {
             self.deliver_some(&mut partial, &mut share, machine, now);
             self.deliveries.put(partial);
         }
-        if self.deliveries.is_empty() {
-            self.end_timed_out(machine, now);
-        }
+        self.end_timed_out(machine, now);
     }
 
-    /// Answers the watches whose time is over.
+    /// Answers the watches whose time is over, and whose events have reached all watchers.
     fn end_timed_out(&mut self, machine: &mut Machine, now: Now) {
-        for answer in std::mem::take(&mut self.timed_out) {
+        let ended = self.deliveries.ended();
+        while let Some((events, _)) = self.timed_out.front()
+            && *events <= ended
+            && let Some((_, answer)) = self.timed_out.pop_front()
+        {
             let Some(conn) = wake_for_ticket(&mut self.conns, answer.ticket) else {
                 continue;
             };

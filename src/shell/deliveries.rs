@@ -26,6 +26,8 @@ const WAITING_EVENTS_MAX: usize = 4096;
 pub struct Deliveries {
     /// Oldest first.
     waiting: VecDeque<PartialDelivery>,
+    /// How many events were added, less those that `take_excess` has removed.
+    added: u64,
 
     /// The watcher whose output the last turn has written in part, because the share of the turn
     /// was spent. No other watcher gets an event before the rest of it is written.
@@ -80,6 +82,7 @@ impl TurnShare {
 impl Deliveries {
     /// Adds new events, oldest first.
     pub fn add(&mut self, events: &mut Vec<Delivery>) {
+        self.added += events.len() as u64;
         for delivery in events.drain(..) {
             self.waiting.push_back(PartialDelivery {
                 delivery,
@@ -88,6 +91,16 @@ impl Deliveries {
                 pieces: Vec::new(),
             });
         }
+    }
+
+    /// How many events were added so far.
+    pub fn added(&self) -> u64 {
+        self.added
+    }
+
+    /// How many of them, the oldest, wait no more.
+    pub fn ended(&self) -> u64 {
+        self.added - self.waiting.len() as u64
     }
 
     /// How many events wait.
@@ -111,6 +124,7 @@ impl Deliveries {
         while self.waiting.len() > WAITING_EVENTS_MAX
             && let Some(partial) = self.waiting.pop_back()
         {
+            self.added -= 1;
             let tickets = partial.delivery.tickets.iter();
             cut.extend(tickets.map(|(ticket, _)| *ticket));
         }

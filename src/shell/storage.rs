@@ -11,7 +11,7 @@
 //!   follows from it leaves. In one call that holds by itself; with a task that ends in a later turn,
 //!   all outputs of the machine would have to wait for it,
 //! - for snapshot files, at most `SNAPSHOT_WAIT_US_MAX` a turn, while the log is about to fill its
-//!   memory: then writes wait, which would be refused otherwise,
+//!   memory, or the copies for the snapshot theirs: it would have to begin anew,
 //! - in `close`.
 //!
 //! Must not decide anything about raft. Start with [`Storage::take_outputs`], then

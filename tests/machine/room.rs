@@ -207,6 +207,23 @@ fn a_write_that_got_no_segment_is_told_the_cause() {
     assert_eq!(rig.value("/a"), None);
 }
 
+/// Each turn tries the oldest one, and it stays the oldest.
+#[test]
+fn writes_that_wait_keep_their_order() {
+    let mut rig = without_segment();
+    let tickets = ["/a", "/b", "/c"].map(|path| rig.ask(set(path, "x")));
+    for _ in 0..4 {
+        rig.turn();
+    }
+    rig.machine.on_room(ENOUGH);
+    rig.settle();
+    let indexes = tickets.map(|ticket| match rig.answer(ticket) {
+        Outcome::Event(event) => event.node.modified.0,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!([indexes[0] + 1, indexes[0] + 2], [indexes[1], indexes[2]]);
+}
+
 /// Room comes in the turn in which the write is given up: it is not begun any more.
 #[test]
 fn a_write_that_is_due_is_not_begun() {

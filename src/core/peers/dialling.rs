@@ -125,8 +125,12 @@ impl Peers {
     /// gives its place up, because clients can send any number of hints. If there is none, the new
     /// address is ignored.
     fn add_target(&mut self, url: &str, is_hint: bool) {
-        let is_known = self.targets.iter().any(|target| *target.url == *url);
-        if is_known || *url == *self.me.peer_url {
+        let mut targets = self.targets.iter_mut();
+        if let Some(known) = targets.find(|target| *target.url == *url) {
+            known.is_hint &= is_hint;
+            return;
+        }
+        if *url == *self.me.peer_url {
             return;
         }
         if self.targets.len() >= TARGETS_MAX {

@@ -75,6 +75,7 @@ impl Replica {
         let forwarder = origin.and_then(|origin| self.forwarded_from(origin));
         match (forwarder, outcome) {
             (Some(ticket), Some(outcome)) => {
+                self.on_taken();
                 self.finish(ticket, outcome);
                 self.end_proposals(index, term, &command, None);
             }

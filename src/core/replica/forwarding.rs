@@ -31,7 +31,7 @@
 //!
 //! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
 use super::Replica;
-use super::pending::{Ending, Forwarded, SentTo};
+use super::pending::{Ending, Forwarded, Purpose, SentTo};
 use super::propose::WriteRefusal;
 use crate::core::command::{self, Command, Origin};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
@@ -258,10 +258,6 @@ impl Replica {
     /// Sends a request to the leader, or holds it until one takes requests; at the longest until
     /// `due_us`.
     pub(super) fn forward(&mut self, ticket: Ticket, op: Op, due_us: u64) {
-        let sent = self.receiver().map(|leader| SentTo {
-            leader,
-            term: self.raft.term(),
-        });
         let bytes = match &op {
             Op::Write(command) => command::encoded_len(command),
             _ => 0,
@@ -269,19 +265,28 @@ impl Replica {
         if self.is_forwarding_full(bytes) {
             return self.answer(ticket, forward_failure(&op, ""));
         }
-        let number = self.forwarding.next_number();
-        if let Some(sent) = sent {
-            let rpc = self.message_of(number, &op);
-            self.send(sent.leader, rpc);
-        }
         let request = Forwarded {
-            number,
-            sent,
+            number: self.forwarding.next_number(),
+            sent: None,
             op,
             bytes,
             due_us,
             cause: "",
         };
+        self.send_or_hold(ticket, request);
+    }
+
+    /// Sends a request that is not sent, if there is a leader to send to, and waits for the answer.
+    fn send_or_hold(&mut self, ticket: Ticket, mut request: Forwarded) {
+        let sent = self.receiver().map(|leader| SentTo {
+            leader,
+            term: self.raft.term(),
+        });
+        if let Some(sent) = sent {
+            let rpc = self.message_of(request.number, &request.op);
+            self.send(sent.leader, rpc);
+        }
+        request.sent = sent;
         self.pending.add_forwarded(ticket, request);
     }
 
@@ -360,13 +365,39 @@ impl Replica {
                 .pending
                 .take_forwarded(ticket)
                 .expect("looked at above");
-            match request.op {
-                Op::Write(command) => self.write_until(now, ticket, command, request.due_us),
-                op => self.read_until(now, ticket, op, request.due_us),
-            }
-            // One that this leader does not take yet: that holds for the next ones, too.
-            takes_writes &= !leads || !self.pending.is_forwarded(ticket);
+            takes_writes &= self.try_held(now, ticket, request, leads);
         }
+    }
+
+    /// Tries a held request. `leads`: this member takes writes, as far as it knows. Returns whether
+    /// the next write may be tried. A request that is held on keeps its place, and no bound is asked.
+    fn try_held(&mut self, now: Now, ticket: Ticket, mut request: Forwarded, leads: bool) -> bool {
+        let due_us = request.due_us;
+        match request.op {
+            Op::Write(command) if leads => match self.append_write(now, command, None) {
+                Ok((index, term)) => {
+                    self.wait_for_entry(due_us, ticket, index, term, Purpose::Write);
+                }
+                Err(WriteRefusal::NotNow(command, cause)) => {
+                    request.op = Op::Write(command);
+                    request.cause = cause;
+                    self.pending.add_forwarded(ticket, request);
+                    return false;
+                }
+                Err(refusal) => self.answer(ticket, refusal.into_outcome()),
+            },
+            Op::Write(_) if self.forwards_write(ticket) => {
+                let sent_bytes = self.pending.sent_bytes();
+                if sent_bytes > 0 && sent_bytes + request.bytes > FORWARDED_BYTES_MAX {
+                    self.pending.add_forwarded(ticket, request);
+                    return false;
+                }
+                self.send_or_hold(ticket, request);
+            }
+            Op::Write(command) => self.write_until(now, ticket, command, due_us),
+            op => self.read_until(now, ticket, op, due_us),
+        }
+        true
     }
 
     /// Holds a request that was sent: it did not happen, or it is a read.
@@ -425,6 +456,11 @@ impl Replica {
                 self.forward(write.ticket, Op::Write(command), due_us);
             }
         }
+    }
+
+    /// The leader has taken a forwarded request: its next refusal is the first one again.
+    pub(super) fn on_taken(&mut self) {
+        self.forwarding.pause = None;
     }
 
     /// The ticket of the client whose forwarded write has this origin.
@@ -538,6 +574,7 @@ impl Replica {
 
     /// The leader has proved that it led when its commit index was `index`.
     fn on_proved(&mut self, ticket: Ticket, index: Index) {
+        self.on_taken();
         if let Some(request) = self.pending.take_forwarded(ticket) {
             let due_us = request.due_us;
             self.pending

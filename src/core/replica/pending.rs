@@ -158,8 +158,8 @@ pub enum Ending {
     /// The request gets no result: the deadline passed, the leadership or the link to the leader
     /// was lost, a snapshot replaced the log entry, or the machine stops serving.
     GivenUp,
-    /// The client closed its connection. There is no answer; a proposal or a forwarded request is
-    /// carried out nevertheless.
+    /// The client closed its connection. There is no answer; a proposal or a request that was sent to
+    /// a leader is carried out nevertheless.
     ClientClosed,
 }
 
@@ -616,6 +616,16 @@ impl Pending {
     /// How many forwarded and held requests are pending.
     pub fn forwarded_count(&self) -> usize {
         self.forwarded.len()
+    }
+
+    /// The encoded bytes of the commands that were sent.
+    pub fn sent_bytes(&self) -> usize {
+        let requests = self
+            .forwarded
+            .values()
+            .filter_map(|t| self.forwarded_of(*t));
+        let sent = requests.filter(|request| request.sent.is_some());
+        sent.map(|request| request.bytes).sum()
     }
 
     /// The encoded bytes of their commands.

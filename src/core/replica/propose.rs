@@ -244,7 +244,7 @@ impl Replica {
 
     /// The request of `ticket` was appended at `index` in `term`: the ticket waits until the entry
     /// is applied, at the longest until `due_us`.
-    fn wait_for_entry(
+    pub(super) fn wait_for_entry(
         &mut self,
         due_us: u64,
         ticket: Ticket,

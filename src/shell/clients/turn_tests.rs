@@ -298,7 +298,7 @@ fn the_end_of_a_watch_comes_after_its_events() {
     let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
     let ticket = conn.ticket().expect("it is in flight");
     let at = machine.indexes();
-    rig.clients.timed_out.push(Answer {
+    rig.clients.new_timed_out.push(Answer {
         ticket,
         outcome: Outcome::WatchTimedOut,
         at,
