@@ -1,24 +1,29 @@
 //! When the heap gives memory back to the system: the thresholds of glibc's `malloc`. Another C
 //! library keeps its own. Start reading at [`set_thresholds`].
 
-/// Sets both thresholds of `malloc`. Before the first thread starts.
-pub fn set_thresholds() {
+/// Sets both thresholds of `malloc` for a process that may use `memory_bytes`.
+pub fn set_thresholds(memory_bytes: u64) {
     #[cfg(target_env = "gnu")]
-    glibc::set_thresholds();
+    glibc::set_thresholds(memory_bytes);
+    #[cfg(not(target_env = "gnu"))]
+    let _ = memory_bytes;
 }
 
 #[cfg(target_env = "gnu")]
 mod glibc {
     use std::ffi::c_int;
 
-    /// The free bytes at the end of the heap that `malloc` keeps. By default it keeps 128 KiB. A turn
-    /// with a hundred requests allocates more and frees it again, so that the heap would shrink
-    /// in each turn and grow in the next, with new pages: 8 % of the processor time of a PUT.
-    const KEPT_BYTES: c_int = 1 << 20;
-    /// The least size of a block with a mapping of its own, which the system gets back once the
-    /// block is free. It is the default. `malloc` would raise it, and the other threshold, to the
-    /// size of each such block that is freed, and so keep tens of megabytes after one long value.
-    const MAPPED_BYTES: c_int = 128 << 10;
+    /// The free bytes at the end of the heap that `malloc` keeps: this part of the memory, within
+    /// these bounds. By default it keeps 128 KiB. A turn with a hundred requests allocates more and
+    /// frees it again, so that the heap would shrink in each turn and grow in the next, with new pages:
+    /// 8 % of the processor time of a PUT.
+    const KEPT_PART: u64 = 64;
+    const KEPT_BYTES_MIN: u64 = 1 << 20;
+    const KEPT_BYTES_MAX: u64 = 16 << 20;
+    /// A block of this part of the kept bytes gets a mapping of its own, which the system gets back
+    /// once the block is free. A smaller one reuses pages of the heap. `malloc` would raise both
+    /// thresholds to the size of each mapped block that is freed, and so keep tens of megabytes.
+    const MAPPED_PART: u64 = 4;
 
     /// `M_TRIM_THRESHOLD` and `M_MMAP_THRESHOLD` of `malloc.h`.
     const TRIM_THRESHOLD: c_int = -1;
@@ -29,9 +34,10 @@ mod glibc {
         safe fn mallopt(parameter: c_int, value: c_int) -> c_int;
     }
 
-    pub fn set_thresholds() {
+    pub fn set_thresholds(memory_bytes: u64) {
+        let kept_bytes = (memory_bytes / KEPT_PART).clamp(KEPT_BYTES_MIN, KEPT_BYTES_MAX);
         // 0 would say that the value is out of range: the default is as good.
-        mallopt(TRIM_THRESHOLD, KEPT_BYTES);
-        mallopt(MMAP_THRESHOLD, MAPPED_BYTES);
+        mallopt(TRIM_THRESHOLD, kept_bytes as c_int);
+        mallopt(MMAP_THRESHOLD, (kept_bytes / MAPPED_PART) as c_int);
     }
 }

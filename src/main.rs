@@ -22,7 +22,6 @@ use tern::shell::logger;
 use tern::shell::reactor::{BoundPort, End, Reactor, check_tls};
 
 fn main() -> ExitCode {
-    allocator::set_thresholds();
     let signals = StartSignals::catch();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
@@ -47,6 +46,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    allocator::set_thresholds(config.memory.bytes);
     logger::set_time(Clock::new().now().wall_ns);
     logger::start(config.verbosity, config.log_json);
     let code = match serve(&config, &signals) {
