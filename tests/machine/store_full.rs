@@ -205,7 +205,7 @@ fn writes_that_were_truncated_do_not_count() {
         cluster.at(first).ask(set(&format!("/{n}"), &value(1_000)));
     }
     cluster.pass(2 * SECOND_US);
-    // It loses what it has appended, and leads again when the others hear nothing.
+    // Its last entries are replaced, and it leads again when the others hear nothing.
     for _ in 0..20 {
         cluster.cut.clear();
         cluster.pass(2 * SECOND_US);

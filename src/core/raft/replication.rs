@@ -260,8 +260,8 @@ impl Raft {
 
 /// Sending.
 impl Raft {
-    /// Sends each peer what it lacks, as far as its bounds and those of a turn allow. Called when
-    /// the owner takes the outputs.
+    /// Sends each peer the entries after its last one, as far as its bounds and those of a turn
+    /// allow. Called when the owner takes the outputs.
     pub(super) fn replicate(&mut self) {
         if self.role == RaftRole::Leader {
             self.maybe_start_round();
@@ -270,8 +270,8 @@ impl Raft {
         self.request_chunks();
     }
 
-    /// Sends each peer what it lacks, as far as its bounds allow. After `bytes_max` bytes of entries
-    /// the rest is left to the next turn, which begins with the next peer.
+    /// Sends each peer the entries after its last one, as far as its bounds allow. After `bytes_max`
+    /// bytes of entries the rest is left to the next turn, which begins with the next peer.
     pub(super) fn send_appends(&mut self, bytes_max: usize) {
         let first = self.leader_state.unsent_from.take().unwrap_or(0);
         let peers = self.tracker.len();

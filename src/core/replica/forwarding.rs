@@ -352,6 +352,7 @@ impl Replica {
             return;
         }
         let mut takes_writes = true;
+        let mut sent_bytes = self.pending.sent_bytes();
         for ticket in self.pending.held() {
             let is_write = |request: &Forwarded| matches!(request.op, Op::Write(_));
             let request = self.pending.forwarded_of(ticket);
@@ -365,13 +366,20 @@ impl Replica {
                 .pending
                 .take_forwarded(ticket)
                 .expect("looked at above");
-            takes_writes &= self.try_held(now, ticket, request, leads);
+            takes_writes &= self.try_held(now, ticket, request, leads, &mut sent_bytes);
         }
     }
 
-    /// Tries a held request. `leads`: this member takes writes, as far as it knows. Returns whether
-    /// the next write may be tried. A request that is held on keeps its place, and no bound is asked.
-    fn try_held(&mut self, now: Now, ticket: Ticket, mut request: Forwarded, leads: bool) -> bool {
+    /// Tries a held request. `leads`: this member takes writes, as far as it knows. `sent_bytes`: the
+    /// bytes of the commands that were sent. Returns whether the next write may be tried. A request that is held on keeps its place, and no bound is asked.
+    fn try_held(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        mut request: Forwarded,
+        leads: bool,
+        sent_bytes: &mut usize,
+    ) -> bool {
         let due_us = request.due_us;
         match request.op {
             Op::Write(command) if leads => match self.append_write(now, command, None) {
@@ -387,11 +395,11 @@ impl Replica {
                 Err(refusal) => self.answer(ticket, refusal.into_outcome()),
             },
             Op::Write(_) if self.forwards_write(ticket) => {
-                let sent_bytes = self.pending.sent_bytes();
-                if sent_bytes > 0 && sent_bytes + request.bytes > FORWARDED_BYTES_MAX {
+                if *sent_bytes > 0 && *sent_bytes + request.bytes > FORWARDED_BYTES_MAX {
                     self.pending.add_forwarded(ticket, request);
                     return false;
                 }
+                *sent_bytes += request.bytes;
                 self.send_or_hold(ticket, request);
             }
             Op::Write(command) => self.write_until(now, ticket, command, due_us),
