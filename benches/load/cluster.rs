@@ -239,14 +239,17 @@ impl Cluster {
 
 // -- load
 
-/// CPU of all three a PUT in microseconds, PUTs a second, p99 in microseconds, resident memory of
-/// all three in MB.
-fn measure(kind: Kind, connections: usize, duration: Duration) -> Vec<f64> {
-    let cluster = Cluster::start(kind);
-    let leader = cluster.leader();
-    let address = cluster.members[leader].client;
+/// Writes to the machine at `target` of a cluster that `leader` leads. CPU of all three a PUT in
+/// microseconds, PUTs a second, p99 in microseconds, resident memory of all three in MB.
+fn measure(
+    cluster: &Cluster,
+    (leader, target): (usize, usize),
+    connections: usize,
+    duration: Duration,
+) -> Vec<f64> {
+    let kind = cluster.kind;
     let load = Load {
-        address,
+        address: cluster.members[target].client,
         mode: Mode::Put,
         connections,
         duration,
@@ -460,8 +463,29 @@ fn print_load(kinds: &[Kind], pairs: usize, connections: usize, duration: Durati
         "resident after that load, all three, MB".into(),
     ];
     alternate(&names(kinds), pairs, &rows, |i| {
-        measure(kinds[i], connections, duration)
+        let cluster = Cluster::start(kinds[i]);
+        let leader = cluster.leader();
+        measure(&cluster, (leader, leader), connections, duration)
     });
+}
+
+/// What forwarding costs: all writes go to a follower with `-forward`, or to the leader.
+fn print_forwarding(kind: Kind, pairs: usize, connections: usize, duration: Duration) {
+    let rows = [
+        format!("PUT, {connections} connections: CPU of all three, us a request"),
+        format!("PUT, {connections} connections: requests a second"),
+        format!("PUT, {connections} connections: p99, us"),
+        "resident after that load, all three, MB".into(),
+    ];
+    println!("\n{kind:?}, PUT to a follower that forwards, beside PUT to the leader:\n");
+    let subjects = ["follower", "leader"];
+    alternate(&subjects, pairs, &rows, |i| {
+        let cluster = Cluster::start_with(kind, MACHINES, &["-forward"]);
+        let leader = cluster.leader();
+        let targets = [(leader + 1) % MACHINES, leader];
+        measure(&cluster, (leader, targets[i]), connections, duration)
+    });
+    println!();
 }
 
 fn print_rounds(kinds: &[Kind], rounds: usize) {
@@ -496,6 +520,9 @@ fn print_rounds(kinds: &[Kind], rounds: usize) {
 pub fn report(kinds: &[Kind], pairs: usize, connections: usize, duration: Duration, rounds: usize) {
     if pairs > 0 {
         print_load(kinds, pairs, connections, duration);
+        for &kind in kinds.iter().filter(|kind| kind.is_tern()) {
+            print_forwarding(kind, pairs, connections, duration);
+        }
     }
     if rounds > 0 {
         print_rounds(kinds, rounds);
