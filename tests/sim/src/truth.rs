@@ -121,6 +121,9 @@ pub struct Truth {
     known: Vec<Vec<Known>>,
     /// By index less one: term and hash of what is committed, as shown by a majority of disks.
     committed: Vec<(u64, u64)>,
+    /// By index less one: the term of the first machine that knew of the commit. It is that of the
+    /// leader that committed the entry, or a later one.
+    commit_terms: Vec<u64>,
     /// The etcd index after each committed entry.
     etcd_at: Vec<u64>,
     /// The state hash after some applied entries.
@@ -159,6 +162,7 @@ impl Truth {
             replaces: None,
         };
         self.committed.push((meta.term.0, 0));
+        self.commit_terms.push(meta.term.0);
         self.apply(1, &command);
         self.members[0].voter = true;
         self.etcd_at.push(self.model.index());
@@ -178,6 +182,22 @@ impl Truth {
         self.committed
             .get(index.checked_sub(1)? as usize)
             .map(|c| c.0)
+    }
+
+    /// The term of the leader that replaces the entries of `log` after an installed snapshot. The
+    /// member is in `member_term`.
+    ///
+    /// If the log has another entry in the place of the snapshot's last one, that is the leader that
+    /// committed the last one: every later leader has it. The member may be in an earlier term: a
+    /// member that does not lead may have sent the snapshot.
+    pub fn cut_term(&self, log: &MemLog, meta: &SnapshotMeta, member_term: u64) -> u64 {
+        let (index, term) = (meta.index.0, meta.term.0);
+        let differs = log.term(index).is_some_and(|held| held != term);
+        if differs && self.committed_term(index) == Some(term) {
+            self.commit_terms[index as usize - 1]
+        } else {
+            member_term
+        }
     }
 
     fn find(&self, index: u64, term: u64) -> Option<&Known> {
@@ -342,7 +362,7 @@ impl Truth {
     pub fn on_commit(
         &mut self,
         check: &'static str,
-        member: u64,
+        (member, member_term): (u64, u64),
         log: &MemLog,
         range: (u64, u64),
         voters: &[Vec<u64>],
@@ -384,6 +404,7 @@ impl Truth {
                 return violation(check, text);
             }
             self.commit(index, term)?;
+            self.commit_terms.push(member_term);
         }
         if to > self.committed() {
             let text =

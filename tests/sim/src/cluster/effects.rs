@@ -57,8 +57,12 @@ impl World {
         for call in fx.calls.drain(..) {
             self.start_call(slot, call);
         }
+        let ends = take_watch_timeouts(&mut fx.answers);
         self.give_answers(slot, fx)?;
         self.deliver_events(slot, fx)?;
+        for answer in ends {
+            self.on_answer(slot, answer)?;
+        }
         if wipes {
             let told = fx.facts.iter().any(|f| matches!(f, Fact::Removed)) && run.log.last() != 0;
             if told && !self.truth.removed.contains_key(&who) {
@@ -119,6 +123,7 @@ impl World {
                     if !keep_tail {
                         let from = meta.index.0 + 1;
                         let term = run.core.indexes().term.0;
+                        let term = self.truth.cut_term(&run.log, meta, term);
                         let promises = &mut self.truth.promises;
                         promises.on_cut(who, &run.log, from, term)?;
                     }
@@ -417,6 +422,13 @@ impl World {
             );
         }
     }
+}
+
+/// Takes out the answers to watches whose time is over. As in the shell they come after the events of
+/// the turn: the client goes on after the index of the answer.
+fn take_watch_timeouts(answers: &mut Vec<Answer>) -> Vec<Answer> {
+    let is_end = |answer: &mut Answer| matches!(answer.outcome, Outcome::WatchTimedOut);
+    answers.extract_if(.., is_end).collect()
 }
 
 /// The planted fault `MarkEmpty`.

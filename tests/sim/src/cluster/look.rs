@@ -280,7 +280,8 @@ impl World {
             }
         };
         let committed = truth.committed();
-        truth.on_commit(check, run.seen.id, &run.log, range, &sets, held)?;
+        let who = (run.seen.id, run.seen.term);
+        truth.on_commit(check, who, &run.log, range, &sets, held)?;
         self.counts.commits = self.truth.committed();
         if self.truth.committed() > committed {
             for other in (0..self.hosts.len()).filter(|o| *o != slot) {

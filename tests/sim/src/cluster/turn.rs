@@ -192,8 +192,9 @@ impl World {
         if run.log.term(meta.index.0) != Some(meta.term.0) {
             // From now on a start uses the snapshot, and drops a log that conflicts with it.
             let from = meta.index.0 + 1;
+            let term = self.truth.cut_term(&run.log, meta, run.seen.term);
             let promises = &mut self.truth.promises;
-            let checked = promises.on_cut(run.seen.id, &run.log, from, run.seen.term);
+            let checked = promises.on_cut(run.seen.id, &run.log, from, term);
             self.fail(checked);
         }
         self.counts.installs += 1;
