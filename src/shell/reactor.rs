@@ -126,6 +126,9 @@ pub struct Reactor {
     /// one.
     needs_advance: bool,
 
+    /// How many answers this turn has.
+    answers: usize,
+
     /// When the first stop signal came, in microseconds of the monotonic clock; `None` before.
     stop_us: Option<u64>,
 
@@ -197,6 +200,7 @@ impl Reactor {
             outputs: Outputs::default(),
             turns_without_timers: 0,
             needs_advance: true,
+            answers: 0,
             stop_us: None,
             has_stopped: false,
             aborted: false,
@@ -526,7 +530,7 @@ impl Reactor {
     fn respond(&mut self) {
         self.phase("advance", Reactor::maybe_advance_machine);
         let (outputs, machine) = (&mut self.outputs, &mut self.machine);
-        self.storage.on_answers(outputs.answers.len(), self.now);
+        self.answers = outputs.answers.len();
         self.clients
             .answer(&mut outputs.answers, machine, &mut self.storage, self.now);
         self.clients.deliver(&mut outputs.events, machine, self.now);
@@ -537,6 +541,7 @@ impl Reactor {
         self.links.flush();
         self.calls.flush();
         self.clients.flush();
+        self.now = self.storage.on_answers(self.answers, &self.clock, self.now);
     }
 
     /// Phase 10: drops the connections that have ended, sets the timers of the others, and writes

@@ -307,10 +307,15 @@ impl Storage {
     }
 
     /// The turn has sent `answers` answers. The next sync may wait for the next requests of these
-    /// clients.
-    pub fn on_answers(&mut self, answers: usize, now: Now) {
+    /// clients, from now on: the time is returned.
+    pub fn on_answers(&mut self, answers: usize, clock: &Clock, turn: Now) -> Now {
+        if !self.gathering.is_due() {
+            return turn;
+        }
+        let now = clock.now();
         let appended = self.disk.appended();
         self.gathering.on_answers(answers, appended, now.mono_us);
+        now
     }
 
     /// Whether the next turn has something to do here at once.
@@ -493,8 +498,7 @@ mod tests {
             let now = self
                 .storage
                 .start_sync(&mut self.machine, &self.clock, turn);
-            self.storage.on_answers(0, now);
-            now
+            self.storage.on_answers(0, &self.clock, now)
         }
 
         /// Waits for the end of a sync that was handed over.
