@@ -378,15 +378,16 @@ impl Clients {
     /// Phase 8: hands events to their watchers, a bounded number of watchers a turn.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         self.deliveries.add(events);
-        let added = self.deliveries.added();
-        let timed_out = self.new_timed_out.drain(..);
-        self.timed_out
-            .extend(timed_out.map(|answer| (added, answer)));
+        // Before `added` is read: an event that is cut reaches nobody, and nothing may wait for it.
         for ticket in self.deliveries.take_excess() {
             if let Some(conn) = wake_for_ticket(&mut self.conns, ticket) {
                 conn.kill();
             }
         }
+        let added = self.deliveries.added();
+        let timed_out = self.new_timed_out.drain(..);
+        self.timed_out
+            .extend(timed_out.map(|answer| (added, answer)));
         let mut share = TurnShare::default();
         if let Some(ticket) = self.deliveries.take_unwritten() {
             self.write_events(ticket, &mut share);

@@ -316,6 +316,35 @@ fn the_end_of_a_watch_comes_after_its_events() {
     assert!(answer.contains("\"modifiedIndex\":2"), "{answer}");
 }
 
+/// The queue of events is full in the turn in which a watch is over: what is cut of it comes no more.
+#[test]
+fn a_watch_that_is_over_does_not_wait_for_events_that_are_cut() {
+    let mut rig = Rig::new();
+    let mut machine = member();
+    let mut other = rig.connect();
+    let request = b"GET /v2/keys/a?wait=true&timeout=1 HTTP/1.1\r\nHost: n1\r\n\r\n";
+    other.write_all(request).expect("it is sent");
+    rig.read_all(request.len());
+    rig.clients.decode(&mut machine, NOW);
+    let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
+    let ticket = conn.ticket().expect("it is in flight");
+    let at = machine.indexes();
+    rig.clients.new_timed_out.push(Answer {
+        ticket,
+        outcome: Outcome::WatchTimedOut,
+        at,
+    });
+    // For a watcher whose connection has ended.
+    let mut events: Vec<Delivery> = (0..5_000).map(|n| delivery(n, &[u64::MAX])).collect();
+    rig.clients.deliver(&mut events, &mut machine, NOW);
+    let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
+    assert!(rig.clients.deliveries.is_empty());
+    assert!(
+        !conn.waits_for(ticket) && conn.out_bytes() > 0,
+        "it is answered"
+    );
+}
+
 /// Its head and its first chunk are not in the input any more when the last bytes arrive.
 #[test]
 fn a_chunked_request_that_arrives_in_two_reads_is_served_after_it_was_left() {
