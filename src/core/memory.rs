@@ -174,6 +174,14 @@ pub fn request_bytes(memory_bytes: u64) -> u64 {
     shares(memory_bytes, 1, 2 * REQUEST_BYTES_MAX) / 2
 }
 
+/// The bound of the messages that have not arrived whole, over all links of a process that may use
+/// `memory_bytes` and takes requests of `request_bytes`. A longer message would not fit: it is held
+/// as it arrives, as entry and in the copy for the disk, beside the next one. There is room in any
+/// case for the longest request that this machine takes, and for that of a large machine.
+pub fn message_bytes(memory_bytes: u64, request_bytes: u64) -> u64 {
+    shares(memory_bytes, WHOLE / 4, u64::MAX).max(request_bytes + 2 * REQUEST_BYTES_MAX)
+}
+
 /// The size of a segment of the log for a process that may use `memory_bytes`, on a disk of
 /// `disk_bytes`: a power of two. Small segments are released sooner. A record that does not fit gets
 /// a segment of its own size, so none is too small.
@@ -218,6 +226,8 @@ mod tests {
         assert_eq!(client_bytes(32 * MIB), 3 * MIB);
         assert_eq!(request_bytes(32 * MIB), MIB / 2);
         assert_eq!(segment_bytes(32 * MIB, Some(64 * MIB)), MIB);
+        assert_eq!(message_bytes(32 * MIB, MIB / 2), 8 * MIB);
+        assert_eq!(message_bytes(32 * MIB, 10 * MIB), 14 * MIB);
         assert_eq!(bounds.history_bytes as u64, MIB);
         // The log is bounded whatever is live, and longer than the live data while that is little.
         assert_eq!(bounds.due_bytes(0, 0), MIB);

@@ -12,7 +12,6 @@ use super::resolver::{HostLookup, Resolver};
 use super::slots::{PoolKind, SlotId};
 use super::transport::Transport;
 use crate::codec::http::url::Url;
-use crate::codec::peer::frame::MESSAGE_BYTES_MAX;
 use crate::codec::peer::hello::{self, PROTOCOL};
 use crate::core::machine::Machine;
 use crate::core::peers::{Hello, HelloRefusal, LinkEvent, LinkId, LinkOrder};
@@ -35,9 +34,6 @@ const LINK_READ_SHARE: usize = 128 * 1024;
 const LINK_SHARE_MIN: usize = 8 * 1024;
 /// How many bytes one link writes at a time. A turn flushes the links twice.
 const FLUSH_BYTES: usize = 256 * 1024;
-/// The bytes of messages of which not all has arrived, over all links. A correct peer sends one
-/// after the other, and the longest is far shorter. Beyond it, the link with the most is closed.
-const UNFINISHED_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
 
 /// A dial that waits for the resolver, or is carried out.
 struct PendingDial {
@@ -64,6 +60,9 @@ pub struct Links {
     /// How long a peer may leave bytes unacknowledged. After a network has healed, the kernel may
     /// wait long before it retries on the old connection.
     patience_ms: u64,
+    /// The bytes of messages of which not all has arrived, over all links. A correct peer sends one
+    /// long message after the other. Beyond it, the link with the most is closed.
+    unfinished_bytes_max: usize,
     connector: Connector,
     /// The last `fill` has left bytes behind.
     unread: bool,
@@ -71,13 +70,14 @@ pub struct Links {
 
 impl Links {
     /// No links yet.
-    pub fn new(patience_ms: u64, connector: Connector) -> Links {
+    pub fn new(patience_ms: u64, unfinished_bytes_max: usize, connector: Connector) -> Links {
         Links {
             links: Pool::new(PoolKind::Links),
             slots: BTreeMap::new(),
             pending: Vec::new(),
             failed: Vec::new(),
             patience_ms,
+            unfinished_bytes_max,
             connector,
             unread: false,
         }
@@ -246,14 +246,15 @@ impl Links {
             .collect();
         let mut total: usize = held.iter().map(|(bytes, _)| bytes).sum();
         held.sort_unstable();
-        while total > UNFINISHED_BYTES_MAX
+        let bytes_max = self.unfinished_bytes_max;
+        while total > bytes_max
             && let Some((bytes, slot)) = held.pop()
             && let Some(link) = self.links.wake(slot)
         {
             total -= bytes;
             link.fail(format_args!(
                 "closed: {bytes} bytes of an unfinished message, while all links together may hold \
-                 {UNFINISHED_BYTES_MAX}"
+                 {bytes_max} (-max-memory, -max-request-bytes)"
             ));
         }
     }
@@ -374,6 +375,10 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::peer::frame::{PIECE_BYTES_MAX, put_piece};
+    use crate::shell::config::TlsFiles;
+    use crate::shell::transport::accepted_pair;
+    use std::io::Write;
 
     #[test]
     fn a_short_batch_of_a_peer_is_read_whatever_other_links_have_cost() {
@@ -384,5 +389,35 @@ mod tests {
         );
         assert_eq!(share_of_link(READ_SHARE), LINK_SHARE_MIN);
         assert_eq!(share_of_link(usize::MAX), LINK_SHARE_MIN);
+    }
+
+    /// A member could fill the memory with messages that it never ends.
+    #[test]
+    fn beyond_the_bound_the_link_with_the_longest_unfinished_message_is_closed() {
+        let connector = Connector::new(&TlsFiles::default());
+        let mut links = Links::new(1_000, 3 * PIECE_BYTES_MAX, connector);
+        let message = vec![0; 4 * PIECE_BYTES_MAX];
+        let mut others = Vec::new();
+        for (number, pieces) in [(1, 1), (2, 2), (3, 1)] {
+            let mut wire = Vec::new();
+            for piece in 0..pieces {
+                put_piece(&message, piece * PIECE_BYTES_MAX, &mut wire);
+            }
+            let (transport, mut other) = accepted_pair();
+            other.write_all(&wire).expect("the socket takes them");
+            others.push(other);
+            let parts = (transport, Vec::new());
+            let mut link = Link::accept(LinkId(number), parts, &Hello::default());
+            while link.unfinished_bytes() < pieces * PIECE_BYTES_MAX {
+                assert!(link.wants_input(), "the bytes are there");
+                link.fill(LINK_READ_SHARE, 1, |_, _| {});
+            }
+            links.links.insert_with(|_| link);
+            links.bound_unfinished();
+        }
+        let all = links.links.iter_mut();
+        let dead = all.map(|(_, link)| (link.id().0, link.is_dead()));
+        let dead: Vec<(u64, bool)> = dead.collect();
+        assert_eq!(dead, [(1, false), (2, true), (3, false)]);
     }
 }

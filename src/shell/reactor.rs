@@ -30,8 +30,10 @@ use crate::codec::cluster_api;
 use crate::codec::http::response::TEXT;
 use crate::codec::http::url::Url;
 use crate::codec::http::{Limits, Response};
+use crate::codec::peer::frame::MESSAGE_BYTES_MAX;
 use crate::codec::peer::hello::{REFUSED, encode_refusal};
 use crate::core::machine::{Machine, Order, Outputs};
+use crate::core::memory::message_bytes;
 use crate::core::peers::{HelloRefusal, patience_ms};
 use crate::core::timer::{Now, earliest};
 use crate::shell::clock::Clock;
@@ -688,7 +690,9 @@ fn refusal_response(refusal: &HelloRefusal) -> Response {
 
 fn links(config: &Config) -> Links {
     let connector = Connector::new(&config.peer_tls);
-    Links::new(patience_ms(config.election_ms), connector)
+    let bytes_max = message_bytes(config.memory.bytes, config.request_bytes_max);
+    let bytes_max = bytes_max.min(MESSAGE_BYTES_MAX as u64) as usize;
+    Links::new(patience_ms(config.election_ms), bytes_max, connector)
 }
 
 fn connectors(config: &Config) -> Connectors {

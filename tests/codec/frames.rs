@@ -1,11 +1,17 @@
 //! The codecs of links by hand: frames that are cut, mixed and damaged; hellos that are welcome and
 //! those that are not.
+use std::sync::Arc;
 use tern::codec::http::upgrade;
-use tern::codec::peer::frame::{self, FrameContent, FrameFault, Frames, PIECE_BYTES_MAX};
+use tern::codec::peer::frame::{
+    self, FrameContent, FrameFault, Frames, MESSAGE_BYTES_MAX, PIECE_BYTES_MAX,
+};
 use tern::codec::peer::hello;
 use tern::codec::peer::wire;
 use tern::core::peers::{Hello, HelloRefusal};
-use tern::core::raft::{Index, Message, PeerId, Rpc, SnapshotMeta, Term};
+use tern::core::raft::{
+    BARRED_MAX, BODY_BYTES_MAX, BarredMember, Configuration, Entry, EntryBody, FetchResult, Index,
+    Member, Message, PeerId, Rpc, SnapshotMeta, Term,
+};
 use tern_support::rng::Rng;
 
 fn vote(term: u64) -> Message {
@@ -78,6 +84,106 @@ fn short_messages_pass_between_the_pieces_of_a_long_one() {
     for step in [1, 7, 8, 9, PIECE_BYTES_MAX, wire.len()] {
         assert_eq!(receive(&wire, step).as_ref(), Ok(&messages), "by {step}");
     }
+}
+
+/// The longest that a correct peer sends: one body of the log, in each message that has one, and a
+/// chunk of a snapshot with the largest head.
+fn longest_messages() -> [Rpc; 4] {
+    let body: Arc<[u8]> = vec![7; BODY_BYTES_MAX as usize].into();
+    let (index, term) = (Index(u64::MAX >> 8), Term(u64::MAX >> 8));
+    let member = |id| Member {
+        id: PeerId(id),
+        name: "n".repeat(128).into(),
+        peer_url: "p".repeat(1_024).into(),
+        client_url: "c".repeat(1_024).into(),
+        incarnation: u64::MAX,
+        voter: true,
+        added_as: None,
+    };
+    let barred = |id| BarredMember {
+        id: PeerId(id),
+        incarnation: u64::MAX,
+    };
+    let configuration = Configuration {
+        members: (1..400).map(member).collect(),
+        barred: (1..).take(BARRED_MAX).map(barred).collect(),
+    };
+    let append = Rpc::AppendEntries {
+        prev_index: index,
+        prev_term: term,
+        commit: index,
+        acked: index,
+        round: Some(u64::MAX - 1),
+        sync_us: u32::MAX,
+        round_trip_us: u32::MAX,
+        pause_us: u32::MAX,
+        clock_ns: u64::MAX,
+        held_bytes: Some(u64::MAX - 1),
+        entries: vec![Entry {
+            term,
+            index: index.next(),
+            body: EntryBody::Good(body.clone()),
+        }],
+    };
+    let fetched = Rpc::Fetched {
+        index,
+        term,
+        found: FetchResult::Body(body.clone()),
+    };
+    let forward = Rpc::Forward {
+        process: u64::MAX,
+        number: u64::MAX,
+        command: Some(body[..].into()),
+    };
+    let chunk = Rpc::InstallSnapshot {
+        meta: SnapshotMeta {
+            cluster: u64::MAX,
+            index,
+            term,
+            configuration,
+        },
+        offset: u64::MAX >> 8,
+        done: false,
+        data: vec![7; 1 << 20].into(),
+    };
+    [append, fetched, forward, chunk]
+}
+
+#[test]
+fn the_longest_messages_of_a_correct_peer_are_accepted() {
+    for rpc in longest_messages() {
+        let term = Term(u64::MAX >> 8);
+        let message = Message { term, rpc };
+        let (mut encoded, mut wire, mut at) = (Vec::new(), Vec::new(), 0);
+        wire::encode(&message, &mut encoded);
+        while at < encoded.len() {
+            at = frame::put_piece(&encoded, at, &mut wire);
+        }
+        let mut frames = Frames::default();
+        let mut at = 0;
+        loop {
+            let (used, content) = frames.take(&wire[at..]).expect("good").expect("whole");
+            at += used;
+            if let FrameContent::Message(received) = content {
+                assert!(received == message, "it arrives as it was sent");
+                break;
+            }
+        }
+        assert_eq!((at, frames.held()), (wire.len(), 0));
+    }
+}
+
+#[test]
+fn a_message_that_does_not_end_is_refused_once_it_is_longer_than_any() {
+    let message = vec![7; 2 * PIECE_BYTES_MAX];
+    let mut piece = Vec::new();
+    frame::put_piece(&message, 0, &mut piece);
+    let mut frames = Frames::default();
+    while let Ok(taken) = frames.take(&piece) {
+        assert_eq!(taken, Some((piece.len(), FrameContent::Piece)));
+        assert!(frames.held() <= 17 << 20);
+    }
+    assert!(frames.held() > MESSAGE_BYTES_MAX - PIECE_BYTES_MAX);
 }
 
 #[test]

@@ -22,15 +22,16 @@
 //!
 //! Start reading at [`Frames::take`].
 use super::wire;
-use crate::core::raft::Message;
+use crate::core::raft::{BODY_BYTES_MAX, Message};
 
 /// Bytes of a frame before its piece.
 pub const HEAD_BYTES: usize = 8;
 /// Longest piece in bytes.
 pub const PIECE_BYTES_MAX: usize = 16 * 1024;
-/// Longest message in bytes that is accepted. tern sends far shorter ones: the longest holds one
-/// record of the log, of at most 16 MiB.
-pub const MESSAGE_BYTES_MAX: usize = 272 << 20;
+/// Longest message in bytes that is accepted. The longest one of a correct peer holds one body of
+/// the log; a chunk of a snapshot has 1 MiB, an append of several entries a quarter of that. The
+/// rest of a message, such as the configuration in the head of a snapshot, takes less than 1 MiB.
+pub const MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX as usize + (1 << 20);
 
 const BULK: u8 = 1;
 const LAST: u8 = 2;
