@@ -2,11 +2,15 @@
 //! `connections_max`.
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that clients never get. Half of them are for connections to the peer port, the other
-/// half for links, calls, log, snapshots, poll and the standard streams.
-const RESERVE: u64 = 128;
-/// With a small limit of descriptors, the reserve is the limit divided by this.
-const RESERVE_DIVISOR: u64 = 4;
+/// The peer port gets one of so many descriptors. So do links, calls, log, snapshots, poll and the
+/// standard streams.
+const SHARE_DIVISOR: u64 = 8;
+/// The most that each of these two gets.
+const SHARE_MAX: u64 = 64;
+/// Log, snapshots, poll, listeners and the standard streams take 17 descriptors, and each other
+/// member takes two for links. A file that cannot be opened ends the process, so nine members have
+/// room also with a small limit of descriptors, at the cost of the ports.
+const OWN_MIN: u64 = 40;
 /// The bound on connections if descriptors have no limit. A ticket has 24 bits for the slot.
 const CONNECTIONS_MAX: u64 = 1 << 20;
 
@@ -20,7 +24,7 @@ pub struct ConnectionsMax {
 }
 
 /// Raises the soft limit of descriptors to the hard limit. Returns how many connections each port
-/// may have: clients get the descriptors without the reserve.
+/// may have.
 pub fn connections_max() -> ConnectionsMax {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -32,10 +36,22 @@ pub fn connections_max() -> ConnectionsMax {
         Err(_) => limit.current,
     };
     let files = now.unwrap_or(CONNECTIONS_MAX).min(CONNECTIONS_MAX);
-    let reserve = RESERVE.min(files / RESERVE_DIVISOR);
+    if files < 2 * OWN_MIN {
+        log::warn!(
+            "this process may open {files} files only: a cluster needs {}",
+            2 * OWN_MIN
+        );
+    }
+    connections_of(files)
+}
+
+/// How many connections each port may have of so many descriptors: half of a very small number.
+fn connections_of(files: u64) -> ConnectionsMax {
+    let peer_port = SHARE_MAX.min(files / SHARE_DIVISOR);
+    let own = peer_port.max(OWN_MIN.min(files / 2));
     ConnectionsMax {
-        client_port: (files - reserve) as usize,
-        peer_port: (reserve / 2) as usize,
+        client_port: (files - own - peer_port) as usize,
+        peer_port: peer_port as usize,
     }
 }
 
@@ -44,12 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reserve_of_descriptors_is_kept_from_clients() {
-        let most = connections_max();
-        assert!(
-            most.client_port > most.peer_port && most.peer_port > 0,
-            "{most:?}"
-        );
-        assert!(most.client_port < 1 << 20, "{most:?}");
+    fn both_ports_leave_the_machine_its_own_descriptors() {
+        for files in 16..5_000 {
+            let most = connections_of(files);
+            let own = files as usize - most.client_port - most.peer_port;
+            assert!(own >= OWN_MIN.min(files / 2) as usize, "{files}: {most:?}");
+            assert!(most.peer_port > 0 && most.client_port > most.peer_port);
+        }
+        let most = connections_of(1_024);
+        assert_eq!((most.client_port, most.peer_port), (896, 64));
+        assert!(connections_max().client_port < 1 << 20);
     }
 }
