@@ -89,19 +89,24 @@ fn to_text(bytes: &[u8]) -> Cow<'_, str> {
 /// Escapes a value for a form or a query. Letters, digits and `-_.~` stay, a space becomes `+`, and
 /// every other byte `%XX`.
 pub fn query(text: &str) -> String {
-    escape(text, b"-_.~", true)
+    escape(text, |byte| b"-_.~".contains(&byte), true)
+}
+
+/// Escapes the bytes of a query that a URL cannot hold; those of clients are not always escaped.
+pub fn sent_query(text: &str) -> String {
+    escape(text, |byte| byte.is_ascii_graphic() && byte != b'#', false)
 }
 
 /// Escapes a decoded path for a header or a request line. `/` stays.
 pub fn path(text: &str) -> String {
-    escape(text, b"-_.~$&+,/:;=@!*'()", false)
+    escape(text, |byte| b"-_.~$&+,/:;=@!*'()".contains(&byte), false)
 }
 
-fn escape(text: &str, stays: &[u8], plus_for_space: bool) -> String {
+fn escape(text: &str, stays: fn(u8) -> bool, plus_for_space: bool) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || stays.contains(&byte) {
+        if byte.is_ascii_alphanumeric() || stays(byte) {
             out.push(byte as char);
         } else if plus_for_space && byte == b' ' {
             out.push('+');

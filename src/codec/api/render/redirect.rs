@@ -72,12 +72,13 @@ impl RedirectTarget {
     }
 }
 
-/// A decoded path, escaped again, and a query as it was sent.
+/// A decoded path, escaped again, and a query as it was sent, with escapes for what a URL cannot
+/// hold: a `#` would end it.
 pub fn target_of(path: &str, query: Option<&str>) -> String {
     let mut target = escape::path(path);
     if let Some(query) = query {
         target.push('?');
-        target.push_str(query);
+        target.push_str(&escape::sent_query(query));
     }
     target
 }
@@ -290,6 +291,7 @@ fn failure(code: Code, cause: &str, context: &Context) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::http::url::Url;
 
     #[test]
     fn targets_come_back_short_or_long() {
@@ -301,5 +303,8 @@ mod tests {
             }
         }
         assert_eq!(target_of("/a b", Some("c")), "/a%20b?c");
+        let target = target_of("/a#b", Some("c=%20+&d=#\u{e9}{}"));
+        assert_eq!(target, "/a%23b?c=%20+&d=%23%C3%A9{}");
+        assert!(Url::parse(&format!("http://n1:4001{target}")).is_some_and(|u| u.target == target));
     }
 }
