@@ -7,6 +7,7 @@ mod allocator;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
+use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -23,9 +24,10 @@ use tern::shell::reactor::{BoundPort, End, Reactor, check_tls};
 
 fn main() -> ExitCode {
     let signals = StartSignals::catch();
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let variables: Vec<String> = names.collect();
+    let (args, variables) = match read_arguments() {
+        Ok(read) => read,
+        Err(text) => return refuse(&text),
+    };
     let inputs = ProcessInputs {
         args: &args,
         env: &|name| std::env::var(name).ok(),
@@ -41,10 +43,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Err(usage) => {
-            eprintln!("tern: {}\ntern -h lists the flags", usage.0);
-            return ExitCode::FAILURE;
-        }
+        Err(usage) => return refuse(&usage.0),
     };
     allocator::set_thresholds(config.memory.bytes);
     logger::set_time(Clock::new().now().wall_ns);
@@ -60,6 +59,34 @@ fn main() -> ExitCode {
     };
     logger::finish();
     code
+}
+
+/// The command line without the name of the program, and the names of all environment variables.
+///
+/// # Errors
+///
+/// A setting is not UTF-8; with a sentence for the user.
+fn read_arguments() -> Result<(Vec<String>, Vec<String>), String> {
+    let not_utf8 = |text: OsString| format!("{}: expected UTF-8", text.display());
+    let args = std::env::args_os().skip(1).map(OsString::into_string);
+    let args: Result<Vec<String>, OsString> = args.collect();
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else {
+            continue;
+        };
+        if name.starts_with("ETCD_") && value.to_str().is_none() {
+            return Err(not_utf8(name.into()));
+        }
+        variables.push(name);
+    }
+    Ok((args.map_err(not_utf8)?, variables))
+}
+
+/// Reports what is wrong with the settings.
+fn refuse(text: &str) -> ExitCode {
+    eprintln!("tern: {text}\ntern -h lists the flags");
+    ExitCode::FAILURE
 }
 
 /// Reports why tern exits: as a log line if the log is JSON, otherwise on stderr. Never on both,

@@ -1,4 +1,6 @@
 //! Starts that cannot succeed: each names what is wrong, exits 1 and changes no file.
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use tern_support::client::DEADLINE;
@@ -58,6 +60,18 @@ fn flags_that_are_wrong() {
     refused(with(&["-bind-addr", ":4001"]), &["bind-addr"]);
     refused(with(&["stray"]), &["stray"]);
     refused(with(&["-config", "/none/etcd.conf"]), &["/none/etcd.conf"]);
+}
+
+/// Without the variable the machine would begin in another directory.
+#[test]
+fn settings_that_are_not_utf_8() {
+    let latin_1 = OsStr::from_bytes(b"/tmp/donn\xe9es");
+    let mut flag = tern();
+    flag.arg("-data-dir").arg(latin_1);
+    refused(flag, &["/tmp/donn", "UTF-8"]);
+    let mut variable = tern();
+    variable.env("ETCD_DATA_DIR", latin_1);
+    refused(variable, &["ETCD_DATA_DIR", "UTF-8"]);
 }
 
 #[test]
