@@ -239,22 +239,22 @@ impl Links {
 
     /// Closes the links with the longest unfinished messages while there are too many of them.
     fn bound_unfinished(&mut self) {
-        let all = self.links.iter_mut();
-        let mut held: Vec<(usize, SlotId)> = all
-            .map(|(slot, link)| (link.unfinished_bytes(), slot))
-            .filter(|(bytes, _)| *bytes > 0)
-            .collect();
-        let mut total: usize = held.iter().map(|(bytes, _)| bytes).sum();
-        held.sort_unstable();
-        let bytes_max = self.unfinished_bytes_max;
-        while total > bytes_max
-            && let Some((bytes, slot)) = held.pop()
-            && let Some(link) = self.links.wake(slot)
-        {
-            total -= bytes;
+        loop {
+            let mut total = 0;
+            let mut longest = None;
+            for (slot, link) in self.links.iter_mut().filter(|(_, link)| !link.is_dead()) {
+                total += link.unfinished_bytes();
+                longest = longest.max(Some((link.unfinished_bytes(), slot)));
+            }
+            let most = self.unfinished_bytes_max;
+            if total <= most {
+                return;
+            }
+            let (bytes, slot) = longest.expect("a link has them");
+            let link = self.links.wake(slot).expect("just listed");
             link.fail(format_args!(
-                "closed: {bytes} bytes of an unfinished message, while all links together may hold \
-                 {bytes_max} (-max-memory, -max-request-bytes)"
+                "closed: {bytes} bytes of an unfinished message, all links may hold {most} \
+                 (-max-memory, -max-request-bytes)"
             ));
         }
     }
