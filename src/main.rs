@@ -67,10 +67,11 @@ fn main() -> ExitCode {
 ///
 /// A setting is not UTF-8; with a sentence for the user.
 fn read_arguments() -> Result<(Vec<String>, Vec<String>), String> {
-    let not_utf8 = |text: OsString| format!("{}: expected UTF-8", text.display());
-    let args = std::env::args_os().skip(1).map(OsString::into_string);
-    let args: Result<Vec<String>, OsString> = args.collect();
+    let mut args = Vec::new();
     let mut variables = Vec::new();
+    for arg in std::env::args_os().skip(1) {
+        args.push(arg.into_string().map_err(not_utf8)?);
+    }
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else {
             continue;
@@ -80,7 +81,12 @@ fn read_arguments() -> Result<(Vec<String>, Vec<String>), String> {
         }
         variables.push(name);
     }
-    Ok((args.map_err(not_utf8)?, variables))
+    Ok((args, variables))
+}
+
+#[cold]
+fn not_utf8(setting: OsString) -> String {
+    format!("{}: expected UTF-8", setting.display())
 }
 
 /// Reports what is wrong with the settings.
