@@ -724,8 +724,8 @@ impl Raft {
         self.membership.on_become_leader();
         self.start_clock();
         let no_op = self.log.last_index().next();
-        let heartbeat_us = self.now_us + self.heartbeat_interval_us;
-        self.leader_state.begin(no_op, heartbeat_us);
+        let interval_us = self.heartbeat_interval_us;
+        self.leader_state.begin(no_op, interval_us, self.now_us);
         self.refresh_peers();
         self.append_command(&Command::Nop);
         self.maybe_commit();
@@ -798,7 +798,7 @@ impl Raft {
     pub fn next_deadline(&self) -> Option<u64> {
         let role_us = match self.role {
             RaftRole::Leader if self.tracker.is_empty() => None,
-            RaftRole::Leader => self.leader_state.heartbeat_us(),
+            RaftRole::Leader => self.leader_state.deadline_us(),
             RaftRole::Follower | RaftRole::PreCandidate | RaftRole::Candidate => {
                 self.election.deadline_us()
             }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 
 use tern::codec::peer::wire;
-use tern::core::command::{self, Command, KeyPath};
+use tern::core::command::{self, Command, KeyPath, Origin};
 use tern::core::raft::room::FREE_BYTES_MAX;
 use tern::core::raft::{
     AppendAnswer, Configuration, Entry, EntryBody, FetchResult, HardState, Index, Lsn, Member,
@@ -213,6 +213,13 @@ impl World {
                 let keys = words[2..].iter();
                 let said: Vec<_> = keys.map(|k| shown(raft.propose(now, &set(k)))).collect();
                 said.join(", ")
+            }
+            "forward" => {
+                let origin = Origin {
+                    process: 1,
+                    number: 1,
+                };
+                shown(raft.propose_from(now, &set(words[2]), Some(origin)))
             }
             "join" => {
                 let incarnation =

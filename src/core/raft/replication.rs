@@ -9,6 +9,7 @@ use super::message::{AppendAnswer, Entry, EntryBody, Index, Lsn, PeerId, Persist
 use super::round_trips::allowance_us;
 use super::{HeartbeatReport, ProgressState, ProposalRefusal, Raft, RaftRole};
 use crate::core::command::{self, Command, Origin};
+use crate::core::timer::earliest;
 
 /// Most bytes of entries in one message, unless a single entry is larger. The receiver handles
 /// other messages between two appends.
@@ -25,6 +26,11 @@ const ENTRIES_EXPECTED: usize = 16;
 /// After this time without an append a leader sends heartbeats at twice the interval, in
 /// microseconds: an idle cluster costs half the bytes and wake-ups.
 const QUIET_US: u64 = 1_000_000;
+
+/// While writes follow each other within this time, a commit index waits for the next append to carry
+/// it, at most this long, in microseconds. In a message of its own it would wake each follower twice
+/// for the writes of a turn.
+const COMMIT_WAIT_US: u64 = 1_000;
 
 /// What a leader keeps besides the progress of its peers.
 #[derive(Default)]
@@ -53,6 +59,20 @@ pub struct LeaderState {
     /// turn has left some out.
     unsent_from: Option<usize>,
 
+    /// When this leader last appended an entry, in microseconds of the monotonic clock.
+    appended_us: u64,
+
+    /// The last two turns with entries were at most `COMMIT_WAIT_US` apart.
+    is_busy: bool,
+
+    /// The last entry that a follower has forwarded. Its client waits until the follower knows that it
+    /// is committed.
+    forwarded: Index,
+
+    /// When peers are told of the commit index without an append, in microseconds of the monotonic
+    /// clock. `None`: at once.
+    commit_due_us: Option<u64>,
+
     /// Scratch memory: a command is encoded here first, so that its body is allocated once and at
     /// its size. Carries nothing from one command to the next.
     scratch: Vec<u8>,
@@ -60,12 +80,15 @@ pub struct LeaderState {
 
 impl LeaderState {
     /// This member leads from now on, with the no-op at `first_entry`.
-    pub fn begin(&mut self, first_entry: Index, heartbeat_us: u64) {
+    pub fn begin(&mut self, first_entry: Index, interval_us: u64, now_us: u64) {
+        let heartbeat_us = now_us + interval_us;
         self.first_entry = Some(first_entry);
         self.heartbeat_us = Some(heartbeat_us);
         self.active_us = heartbeat_us;
         self.is_quiet = false;
         self.uncommitted_bytes = 0;
+        self.appended_us = now_us;
+        self.is_busy = false;
     }
 
     /// This member does not lead any more.
@@ -74,6 +97,7 @@ impl LeaderState {
         self.heartbeat_us = None;
         self.uncommitted_bytes = 0;
         self.unsent_from = None;
+        self.commit_due_us = None;
     }
 
     /// How many bytes of entries are not committed; 0 unless this member leads.
@@ -86,9 +110,9 @@ impl LeaderState {
         self.first_entry.is_some_and(|first| first <= commit)
     }
 
-    /// When the next heartbeat is due; `None` unless this member leads.
-    pub fn heartbeat_us(&self) -> Option<u64> {
-        self.heartbeat_us
+    /// When the next heartbeat or commit index is due; `None` unless this member leads.
+    pub fn deadline_us(&self) -> Option<u64> {
+        earliest(&[self.heartbeat_us, self.commit_due_us])
     }
 
     /// Whether a heartbeat is due.
@@ -144,6 +168,33 @@ impl LeaderState {
         self.uncommitted_bytes > bytes_max
     }
 
+    /// An entry is appended at `index`, by a follower's client if it `is_forwarded`.
+    fn on_append(&mut self, index: Index, is_forwarded: bool, now_us: u64) {
+        if now_us != self.appended_us {
+            self.is_busy = now_us <= self.appended_us + COMMIT_WAIT_US;
+            self.appended_us = now_us;
+        }
+        if is_forwarded {
+            self.forwarded = index;
+        }
+    }
+
+    /// The commit index rises from `former`: plans when peers are told of it.
+    fn plan_commit(&mut self, former: Index, now_us: u64) {
+        let waits = self.is_busy && self.forwarded <= former;
+        let due_us = if waits {
+            now_us + COMMIT_WAIT_US
+        } else {
+            now_us
+        };
+        self.commit_due_us = earliest(&[self.commit_due_us, Some(due_us)]);
+    }
+
+    /// Whether peers are told of the commit index now, without an append.
+    fn is_commit_due(&self, now_us: u64) -> bool {
+        self.commit_due_us.is_none_or(|due_us| due_us <= now_us)
+    }
+
     /// `entry` is committed.
     fn on_commit(&mut self, entry: &Entry) {
         if self.first_entry.is_some_and(|first| first <= entry.index) {
@@ -189,7 +240,7 @@ impl Raft {
     /// If this member does not lead.
     pub(super) fn append_command(&mut self, command: &Command) -> Index {
         let body = self.leader_state.encode(command, None);
-        self.append_body(body)
+        self.append_body(body, false)
     }
 
     /// Appends a command in this term if the log on the disk has room for it. Returns its index.
@@ -207,12 +258,14 @@ impl Raft {
             self.leader_state.forget(&body);
             return None;
         }
-        Some(self.append_body(body))
+        Some(self.append_body(body, origin.is_some()))
     }
 
-    fn append_body(&mut self, body: EntryBody) -> Index {
+    fn append_body(&mut self, body: EntryBody, is_forwarded: bool) -> Index {
         assert_eq!(self.role, RaftRole::Leader, "only a leader makes entries");
         let index = self.log.last_index().next();
+        self.leader_state
+            .on_append(index, is_forwarded, self.now_us);
         self.append(Entry {
             term: self.current_term,
             index,
@@ -285,6 +338,12 @@ impl Raft {
                 }
             }
         }
+        let commit = self.log.commit_index();
+        let mut peers = self.tracker.iter();
+        let lacks_commit = peers.any(|peer| peer.is_replicating() && peer.lacks_commit(commit));
+        if !lacks_commit || self.leader_state.is_commit_due(self.now_us) {
+            self.leader_state.commit_due_us = None;
+        }
     }
 
     /// Whether `take_output` has further appends to send.
@@ -318,7 +377,8 @@ impl Raft {
             next.is_some_and(|entry| !peer.is_full(bytes_max) && peer.has_room_for(entry));
         let is_due = match peer.state() {
             ProgressState::Probe { is_sent } => !is_sent,
-            _ => peer.lacks_commit(commit) || can_take,
+            _ if can_take => true,
+            _ => peer.lacks_commit(commit) && self.leader_state.is_commit_due(self.now_us),
         };
         if !is_due {
             return None;
@@ -564,6 +624,8 @@ impl Raft {
             }
             self.leader_state.on_commit(entry);
         }
+        self.leader_state
+            .plan_commit(self.log.commit_index(), self.now_us);
         self.log.commit_to(index);
         self.maybe_finish_without_round();
         self.maybe_finish_reads();

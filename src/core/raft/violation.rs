@@ -329,8 +329,8 @@ fn wrong_clock(clock_ns: u64) -> Option<Violation> {
 
 /// Whether a correct member can have appended an entry with this body.
 pub(super) fn is_command(body: &[u8]) -> bool {
-    body.len() as u64 <= BODY_BYTES_MAX
-        && command::decode(body).is_ok_and(|command| command.is_sound())
+    let is_sound = || command::decode(body).is_ok_and(|command| command.is_sound());
+    body.len() as u64 <= BODY_BYTES_MAX && (command::is_lasting_set(body) || is_sound())
 }
 
 #[cfg(test)]
