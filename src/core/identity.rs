@@ -7,7 +7,7 @@
 use ::core::net::{IpAddr, Ipv6Addr};
 
 /// Most characters of a name.
-const NAME_CHARS_MAX: usize = 128;
+pub const NAME_CHARS_MAX: usize = 128;
 /// Most bytes of a URL: the longest host name has 253.
 const URL_BYTES_MAX: usize = 512;
 

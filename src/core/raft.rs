@@ -80,7 +80,7 @@ pub use progress::{Progress, ProgressState};
 pub use room::BODY_BYTES_MAX;
 pub use round_trips::{ROUND_TRIP_US_MAX, allowance_us};
 pub use snapshot::ChunkWanted;
-pub use violation::Violation;
+pub use violation::{MEMBERS_MAX, Violation};
 
 use crate::core::cluster_time::Stamp;
 use crate::core::command::{Command, Origin};
@@ -149,6 +149,8 @@ pub enum ProposalRefusal {
     NoRoom,
     /// The change of membership is wrong.
     Unfit(UnfitChange),
+    /// The other members would not take the command ([`Command::is_sound`]).
+    Unsound,
 }
 
 /// A linearizable read; the number is the owner's.

@@ -93,6 +93,22 @@ fn a_machine_that_never_starts_is_moved_and_removed() {
     );
 }
 
+/// Host and port stand for the name of a machine that has not started, and a name is shorter than a
+/// host may be.
+#[test]
+fn writes_go_on_after_a_machine_with_a_long_host_was_added() {
+    let servers = cluster(2, &[]);
+    let leader = &servers[leader_of(&servers)];
+    let url = format!("http://{}:7001", "h".repeat(130));
+    let (status, added) = change(leader, "POST", "/v2/members", &url);
+    assert_eq!(status, 201, "{added}");
+    assert_eq!(leader.client("PUT", "/v2/keys/a", "value=1").status(), 201);
+    let bad = "http://h%:7001";
+    let (status, refused) = change(leader, "POST", "/v2/members", bad);
+    assert_eq!(status, 400, "{refused}");
+    assert_eq!(leader.client("PUT", "/v2/keys/a", "value=2").status(), 200);
+}
+
 /// With `-forward` a follower passes changes of members on to the leader.
 #[test]
 fn members_are_changed_through_a_follower() {

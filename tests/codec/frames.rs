@@ -263,7 +263,7 @@ fn whole_hello() -> Hello {
         incarnation: 2000,
         cluster: Some(0xc1),
         receiver_incarnation: Some(1000),
-        name: "b; c=\u{e9}".into(),
+        name: "b;c=\u{e9}".into(),
         peer_url: "http://b:7001".into(),
         client_url: "https://[::1]:4001".into(),
     }
@@ -279,7 +279,7 @@ fn hellos_there_and_back() {
     };
     for sent in [whole_hello(), least] {
         let text = hello::encode(&sent);
-        assert!(text.is_ascii() && !text.contains("b; c"), "{text}");
+        assert!(text.is_ascii() && !text.contains("b;c"), "{text}");
         assert_eq!(hello::parse(&text), Some(sent.clone()));
         assert_eq!(hello::parse(&format!("{text}; later=x")), Some(sent));
     }

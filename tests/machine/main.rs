@@ -18,6 +18,7 @@ mod listings;
 mod locks;
 mod lookout;
 mod memory;
+mod odd_requests;
 mod patience;
 mod reads;
 mod rig;

@@ -6,8 +6,8 @@
 //! Unknown fields are skipped, so that later versions may add some. A refusal travels as a header
 //! with a code: `Tern-Refused: denied`, or `Tern-Refused: twice; http://b:7001`. What the fields
 //! mean, and when a hello is refused, is decided in `core::peers`.
-use crate::codec::http::url::Url;
 use crate::core::escape;
+use crate::core::identity::{is_name, is_url};
 use crate::core::peers::{Hello, HelloRefusal};
 use crate::core::raft::PeerId;
 use std::fmt::Write;
@@ -20,11 +20,6 @@ pub const HEADER: &str = "Tern-Hello";
 pub const REFUSED: &str = "Tern-Refused";
 /// The path of the upgrade request.
 pub const PATH: &str = "/raft";
-
-/// The longest name, in bytes.
-const NAME_BYTES_MAX: usize = 512;
-/// The longest URL, in bytes.
-const URL_BYTES_MAX: usize = 1024;
 
 /// The value of the header.
 pub fn encode(hello: &Hello) -> String {
@@ -94,9 +89,9 @@ pub fn parse(value: &str) -> Option<Hello> {
         incarnation: number(incarnation?)?,
         cluster: optional_number(cluster)?,
         receiver_incarnation: optional_number(receiver)?,
-        name: text(name?, NAME_BYTES_MAX)?,
-        peer_url: url(peer?)?,
-        client_url: url(client?)?,
+        name: text(name?, is_name)?,
+        peer_url: text(peer?, is_url)?,
+        client_url: text(client?, is_url)?,
     })
 }
 
@@ -115,18 +110,11 @@ fn optional_number(text: Option<&str>) -> Option<Option<u64>> {
     }
 }
 
-fn text(escaped: &str, bytes_max: usize) -> Option<Box<str>> {
+/// A name or a URL. A leader proposes the URLs of a hello, so they are judged as those of a request
+/// to join are.
+fn text(escaped: &str, is_fit: fn(&str) -> bool) -> Option<Box<str>> {
     let text = escape::decode(escaped.as_bytes(), true).ok()?;
-    let is_fit = !text.is_empty() && text.len() <= bytes_max && !text.contains(char::is_control);
-    is_fit.then(|| text.into_owned().into())
-}
-
-/// Scheme, host and port, and nothing else.
-fn url(escaped: &str) -> Option<Box<str>> {
-    let text = text(escaped, URL_BYTES_MAX)?;
-    let url = Url::parse(&text)?;
-    let has_scheme = text.starts_with("http://") || text.starts_with("https://");
-    (has_scheme && url.target.is_empty()).then_some(text)
+    is_fit(&text).then(|| text.into_owned().into())
 }
 
 /// The value of the header of a refusal.
@@ -140,6 +128,6 @@ pub fn encode_refusal(refusal: &HelloRefusal) -> String {
 /// Reads the header of a refusal; `None` for an unknown code.
 pub fn parse_refusal(value: &str) -> Option<HelloRefusal> {
     let (code, url) = value.split_once("; ").unwrap_or((value, ""));
-    let url = if Url::parse(url).is_some() { url } else { "" };
+    let url = if is_url(url) { url } else { "" };
     HelloRefusal::from_code(code, url)
 }

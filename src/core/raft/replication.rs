@@ -215,15 +215,22 @@ impl LeaderState {
 
 /// The leader's own log.
 impl Raft {
-    /// Whether a command may be appended now. The bounds on uncommitted bytes and on bytes that wait
-    /// for a sync do not hold for expiry: clients that fill each gap would keep it off. The owner
-    /// proposes one `Sync` at a time.
+    /// Whether a command may be appended now.
+    ///
+    /// All commands of a leader pass here, but for its no-op. One that the followers' check would
+    /// refuse (`violation`) must not: once it is in the log, the cluster stops for good.
+    ///
+    /// The bounds on uncommitted bytes and on bytes that wait for a sync do not hold for expiry:
+    /// clients that fill each gap would keep it off. The owner proposes one `Sync` at a time.
     pub(super) fn may_propose(&self, command: &Command) -> Result<(), ProposalRefusal> {
         if self.role != RaftRole::Leader {
             return Err(ProposalRefusal::NotLeader(self.leader));
         }
         if self.handover.is_pending() {
             return Err(ProposalRefusal::NotLeader(Some(self.id)));
+        }
+        if !command.is_sound() {
+            return Err(ProposalRefusal::Unsound);
         }
         let is_expiry = matches!(command, Command::Sync { .. });
         let is_full = self.leader_state.is_full(self.memory.uncommitted_bytes_max);

@@ -49,7 +49,7 @@ const INDEX_MAX: u64 = 1 << 61;
 const INDEX_LEAP_MAX: u64 = 1 << 44;
 
 /// No cluster has more members. With the longest names and URLs they fit a record of the log.
-const MEMBERS_MAX: usize = 8_192;
+pub const MEMBERS_MAX: usize = 8_192;
 
 /// The fact about correct peers that a message contradicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,10 +129,6 @@ impl Replica {
         if let Some(lease) = command.lease_mut() {
             lease.take(self.stamp(now));
         }
-        if !command.is_sound() {
-            // The command of a faulty member.
-            return Err(WriteRefusal::failed("the ttl is out of range"));
-        }
         if self.lacks_room() {
             self.report_no_room();
             return Err(WriteRefusal::failed(DISK_FULL));
@@ -283,6 +279,9 @@ impl Replica {
                 failed(Code::RaftInternal, "not a learner")
             }
             ProposalRefusal::Unfit(UnfitChange::NameTaken) => failed(Code::PeerAddressExists, ""),
+            // The write of a faulty member, whose ttl is out of range. Each other way to a proposal
+            // refuses with a cause of its own.
+            ProposalRefusal::Unsound => failed(Code::RaftInternal, "the command is out of bounds"),
         }
     }
 

@@ -43,9 +43,10 @@ impl Replica {
             Err(refusal) => {
                 let redirect = match refusal {
                     ProposalRefusal::NotLeader(leader) => self.redirect(leader),
-                    ProposalRefusal::Busy | ProposalRefusal::NoRoom | ProposalRefusal::Unfit(_) => {
-                        None
-                    }
+                    ProposalRefusal::Busy
+                    | ProposalRefusal::NoRoom
+                    | ProposalRefusal::Unfit(_)
+                    | ProposalRefusal::Unsound => None,
                 };
                 let failed = Outcome::Failed(Error::new(Code::LeaderElect, ""));
                 self.answer(ticket, redirect.unwrap_or(failed));

@@ -7,8 +7,8 @@
 use crate::core::command::{ClusterConfig, Command, KeyPath};
 use crate::core::error::{Code, Error};
 use crate::core::escape;
-use crate::core::identity;
-use crate::core::raft::{Configuration, Member, Term};
+use crate::core::identity::{self, NAME_CHARS_MAX};
+use crate::core::raft::{Configuration, MEMBERS_MAX, Member, Term};
 use crate::core::seam::Join;
 
 /// The store version of this machine. The version range of a joining machine must include it.
@@ -123,8 +123,8 @@ pub fn config_with(
 ///
 /// # Errors
 ///
-/// `InvalidForm` for a request with an unfit name or URL, with a URL that other members cannot reach
-/// (`check_reach`), or of another store version,
+/// `InvalidForm` for a request with an unfit name, with a URL that is none or that other members
+/// cannot reach (`check_reach`), or of another store version,
 /// `PeerAddressExists` if the name or the peer URL belongs to another member, `NoMorePeer` if the
 /// cluster is full.
 pub fn join(
@@ -135,10 +135,6 @@ pub fn join(
 ) -> Result<Command, Error> {
     if !identity::is_name(&join.name) {
         let cause = "the name must have 1 to 128 visible characters and no slash";
-        return Err(Error::new(Code::InvalidForm, cause));
-    }
-    if !identity::is_url(&join.peer_url) || !identity::is_url(&join.client_url) {
-        let cause = "both URLs must be a scheme, a host and a port, such as http://10.0.0.1:7001";
         return Err(Error::new(Code::InvalidForm, cause));
     }
     if !(join.min_version..=join.max_version).contains(&STORE_VERSION) {
@@ -173,10 +169,7 @@ pub fn join(
     let replaces = match members.by_name(&join.name) {
         None if expected.is_some() => expected.map(|member| member.id.0),
         Some(old) if expected.is_some() => return taken(old),
-        None if members.members.len() >= config.active_size as usize => {
-            return Err(Error::new(Code::NoMorePeer, ""));
-        }
-        None => None,
+        None => check_room(members, config).map(|()| None)?,
         Some(old) if is_from_directory_of(old, join) && has_same_urls(old, join) => None,
         Some(old) if join.incarnation == 0 => return taken(old),
         Some(old) if is_heard(old) => return taken(old),
@@ -214,8 +207,16 @@ pub fn check_not_barred(members: &Configuration, cluster: u64, join: &Join) -> R
     Err(Error::new(Code::RemovedForGood, cause))
 }
 
-/// Checks that the other members can reach the machine `name` at its URLs. A loopback address is fit
-/// only for a cluster that is on one host as a whole.
+/// Checks that the cluster may have one more member.
+fn check_room(members: &Configuration, config: &ClusterConfig) -> Result<(), Error> {
+    if members.members.len() >= MEMBERS_MAX.min(config.active_size as usize) {
+        return Err(Error::new(Code::NoMorePeer, ""));
+    }
+    Ok(())
+}
+
+/// Checks that the URLs of the machine `name` are URLs of a machine, and that the other members can
+/// reach it there. A loopback address is fit only for a cluster that is on one host as a whole.
 ///
 /// # Errors
 ///
@@ -229,6 +230,10 @@ pub fn check_reach(
     let mut others = members.members.iter().filter(|m| *m.name != *name);
     let is_on_one_host = others.all(|m| identity::is_loopback(&m.peer_url));
     for (url, setting) in [(peer_url, "-peer-addr"), (client_url, "-addr")] {
+        if !identity::is_url(url) {
+            let cause = "a URL must be a scheme, a host and a port, such as http://10.0.0.1:7001";
+            return Err(Error::new(Code::InvalidForm, cause));
+        }
         let is_local = identity::is_loopback(url) && !is_on_one_host;
         if identity::is_unspecified(url) || is_local {
             let cause = format!(
@@ -242,8 +247,8 @@ pub fn check_reach(
 }
 
 /// The command that admits a machine before it starts. The member has no name of its own and no
-/// client URL until then: host and port of the peer URL stand for the name, the peer URL for the
-/// client URL.
+/// client URL until then: host and port of the peer URL, as far as a name may be long, stand for the
+/// name, the peer URL for the client URL.
 ///
 /// # Errors
 ///
@@ -255,14 +260,13 @@ pub fn add(
     peer_urls: &[Box<str>],
 ) -> Result<Command, Error> {
     let peer_url = only_free(members, None, peer_urls)?;
-    let (_, name) = peer_url.split_once("://").expect("a URL has a scheme");
-    check_reach(members, name, peer_url, peer_url)?;
+    check_reach(members, "", peer_url, peer_url)?;
+    let (_, at) = peer_url.split_once("://").expect("a URL has a scheme");
+    let name = at.get(..NAME_CHARS_MAX).unwrap_or(at);
     if members.by_name(name).is_some() {
         return Err(Error::new(Code::PeerAddressExists, name));
     }
-    if members.members.len() >= config.active_size as usize {
-        return Err(Error::new(Code::NoMorePeer, ""));
-    }
+    check_room(members, config)?;
     Ok(Command::Join {
         name: name.into(),
         peer_url: peer_url.into(),
@@ -284,10 +288,10 @@ pub fn relocate(
     peer_urls: &[Box<str>],
 ) -> Result<Option<Command>, Error> {
     let peer_url = only_free(members, Some(member), peer_urls)?;
+    check_reach(members, &member.name, peer_url, peer_url)?;
     if member.has_started() || *member.peer_url == *peer_url {
         return Ok(None);
     }
-    check_reach(members, &member.name, peer_url, peer_url)?;
     Ok(Some(Command::Join {
         name: member.name.clone(),
         peer_url: peer_url.into(),
@@ -312,12 +316,7 @@ fn only_free<'a>(
         return Err(Error::new(Code::PeerAddressExists, taken.clone()));
     }
     match peer_urls {
-        [url] if identity::is_url(url) => Ok(url),
-        [_] => {
-            let cause =
-                "a peer URL must be a scheme, a host and a port, such as http://10.0.0.1:7001";
-            Err(Error::new(Code::InvalidForm, cause))
-        }
+        [url] => Ok(url),
         _ => Err(Error::new(Code::InvalidForm, "a member has one peer URL")),
     }
 }
