@@ -166,3 +166,34 @@ fn a_snapshot_that_is_sent_keeps_the_log_no_longer_than_its_receiver_is_heard() 
     assert!(matches!(leader.answer(held), Outcome::Event(_)));
     assert!(logged(leader) < 100_000, "{} bytes", logged(leader));
 }
+
+/// Writes that are held fill each gap that a commit leaves. A join and a change of the config do not
+/// wait behind them: they are short and few.
+#[test]
+fn changes_of_the_cluster_are_not_kept_off_by_writes() {
+    let mut settings = device();
+    settings.memory.uncommitted_bytes_max = 50_000;
+    let mut cluster = cluster(2, settings);
+    let id = cluster.leader();
+    let leader = cluster.at(id);
+    let value = "x".repeat(20_000);
+    let mut ask = || leader.ask(set("/k", &value));
+    let writes: Vec<Ticket> = (0..20).map(|_| ask()).collect();
+    let config = Op::ConfigPut {
+        active_size: Some(5.0),
+        remove_delay_s: None,
+        sync_interval_s: None,
+    };
+    let config = leader.ask(config);
+    let join = leader.ask(join(&super::rig::settings(3), 3));
+    leader.turn();
+    let members = leader.machine.configuration();
+    assert!(members.by_name("node3").is_some(), "it is appended");
+    cluster.settle();
+    let leader = cluster.at(id);
+    assert!(matches!(leader.answer(config), Outcome::Config(_)));
+    assert!(matches!(leader.answer(join), Outcome::Joined(_)));
+    for write in writes {
+        assert!(matches!(leader.answer(write), Outcome::Event(_)));
+    }
+}

@@ -220,8 +220,9 @@ impl Raft {
     /// All commands of a leader pass here, but for its no-op. One that the followers' check would
     /// refuse (`violation`) must not: once it is in the log, the cluster stops for good.
     ///
-    /// The bounds on uncommitted bytes and on bytes that wait for a sync do not hold for expiry:
-    /// clients that fill each gap would keep it off. The owner proposes one `Sync` at a time.
+    /// The bounds on uncommitted bytes and on bytes that wait for a sync hold for clients' writes
+    /// alone. These fill each gap, and would keep expiry and changes of the cluster off, which are
+    /// short and few: the owner proposes one `Sync` at a time, and paces joins.
     pub(super) fn may_propose(&self, command: &Command) -> Result<(), ProposalRefusal> {
         if self.role != RaftRole::Leader {
             return Err(ProposalRefusal::NotLeader(self.leader));
@@ -232,9 +233,8 @@ impl Raft {
         if !command.is_sound() {
             return Err(ProposalRefusal::Unsound);
         }
-        let is_expiry = matches!(command, Command::Sync { .. });
         let is_full = self.leader_state.is_full(self.memory.uncommitted_bytes_max);
-        if !is_expiry && (is_full || self.room.is_behind()) {
+        if command.is_write() && (is_full || self.room.is_behind()) {
             return Err(ProposalRefusal::Busy);
         }
         Ok(())
