@@ -276,6 +276,16 @@ impl Command {
         }
     }
 
+    /// Whether a leader that takes this command appends `taken`: the two differ in the stamp of the
+    /// lease alone.
+    pub fn is_taken_as(&self, taken: &Command) -> bool {
+        let mut asked = self.clone();
+        if let (Some(lease), Some(stamp)) = (asked.lease_mut(), taken.stamp()) {
+            lease.take(stamp);
+        }
+        asked == *taken
+    }
+
     /// Whether a correct machine can have proposed it. A machine applies no other command: its
     /// effects on the cluster could not be undone.
     pub fn is_sound(&self) -> bool {

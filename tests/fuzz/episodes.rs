@@ -144,7 +144,12 @@ fn disturb(world: &mut World, forger: &mut Option<Forger>, froms: &[PeerId], tot
                     leader.turn();
                 }
             }
-            16..=29 => {
+            16 | 17 => {
+                let host = world.hosts.get_mut(rng.pick(&ids)).expect("a host");
+                host.acquire();
+                host.turn();
+            }
+            18..=29 => {
                 let host = world.hosts.get_mut(rng.pick(&ids)).expect("a host");
                 host.settle();
             }

@@ -5,6 +5,7 @@
 //! or to end the process is an alarm: no message of a peer may lead to one. A wipe is none if
 //! another machine has confirmed to this one that it was removed, or has lost entries.
 use std::collections::BTreeMap;
+use tern::core::cluster_time::Lease;
 use tern::core::command::{Command, KeyPath};
 use tern::core::machine::*;
 use tern::core::peers::{Hello, LinkEvent, LinkId, LinkOrder};
@@ -381,6 +382,18 @@ impl Host {
             value: Some(value.to_string().into()),
             lease: None,
         }))
+    }
+
+    /// A client asks for a lock. Without the leadership the machine forwards that, or redirects.
+    pub fn acquire(&mut self) {
+        self.request(Op::Lock(Box::new(LockRequest::Acquire {
+            lock: KeyPath::new("/lock"),
+            value: "".into(),
+            lease: None,
+            wait: Lease::of_seconds(30),
+            wait_us: 30_000_000,
+            timeout_us: Some(0),
+        })));
     }
 
     /// The outcome of a request, if it has come.

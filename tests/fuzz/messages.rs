@@ -321,9 +321,14 @@ impl Forger {
             let body = bodies::body(&mut self.rng, &view.ids, view.last + 1, view.wall_ns);
             body.into_boxed_slice()
         });
+        // In these tests the number of a process is the id of its member.
+        let process = match self.rng.below(3) {
+            0 => self.rng.below(6),
+            _ => *self.rng.pick(&view.ids),
+        };
         Rpc::Forward {
-            process: self.rng.below(6),
-            number: self.rng.next_u64() >> *self.rng.pick(&[0, 40, 58]),
+            process,
+            number: self.rng.next_u64() >> *self.rng.pick(&[0, 40, 58, 61]),
             command,
         }
     }

@@ -4,7 +4,7 @@ use super::cluster::cluster;
 use super::forward::{deliver, outcomes, passed, sent, three, unknown};
 use super::rig::*;
 use tern::core::cluster_time::Lease;
-use tern::core::command::{Command, KeyPath, Naming};
+use tern::core::command::{self, Command, KeyPath, Naming};
 use tern::core::error::Code;
 use tern::core::machine::*;
 use tern::core::peers::ProcessChange;
@@ -353,4 +353,79 @@ fn protocol_26_an_entry_that_the_next_leader_keeps_is_answered() {
         Outcome::Event(_)
     ));
     assert_eq!(jobs(&mut cluster, other), 1);
+}
+
+/// As a faulty member sends it: another member's process and number with a command of its own.
+fn forged(message: &Message, op: Op) -> Message {
+    let (
+        Rpc::Forward {
+            process, number, ..
+        },
+        Op::Write(command),
+    ) = (&message.rpc, op)
+    else {
+        panic!("a forwarded request, and a write");
+    };
+    let mut body = Vec::new();
+    command::encode(&command, &mut body);
+    Message {
+        term: message.term,
+        rpc: Rpc::Forward {
+            process: *process,
+            number: *number,
+            command: Some(body.into()),
+        },
+    }
+}
+
+/// The numbers of a process stand in the log for all members to see. A faulty one is first to use the
+/// next of them at the leader: its entry is no answer to a client of the process, and ends no process.
+#[test]
+fn an_entry_with_a_command_of_another_member_answers_no_client() {
+    let lock = Op::Lock(Box::new(LockRequest::Acquire {
+        lock: KeyPath::new("/lock"),
+        value: "".into(),
+        lease: None,
+        wait: Lease::of_seconds(30),
+        wait_us: 30 * SECOND_US,
+        timeout_us: None,
+    }));
+    for op in [set("/a", "mine"), lock] {
+        let (mut cluster, leader, follower, other) = three();
+        let (ticket, _, message) = passed(&mut cluster, follower, op);
+        let theirs = forged(&message, set("/foo", "theirs"));
+        deliver(&mut cluster, other, leader, theirs);
+        deliver(&mut cluster, follower, leader, message);
+        cluster.pass(500_000);
+        assert_eq!(outcomes(&mut cluster, follower, ticket), []);
+        assert_eq!(
+            cluster.at(follower).value("/foo").as_deref(),
+            Some("theirs")
+        );
+        cluster.pass(5_000_000);
+        assert_eq!(outcomes(&mut cluster, follower, ticket), unknown());
+    }
+}
+
+/// A leader takes the numbers of a process from one member only, and none of its own process.
+#[test]
+fn a_leader_takes_no_request_with_the_process_of_another_member() {
+    let (mut cluster, leader, follower, other) = three();
+    let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "1"));
+    deliver(&mut cluster, follower, leader, message.clone());
+    cluster.pass(200_000);
+    assert!(matches!(
+        outcomes(&mut cluster, follower, ticket)[..],
+        [Outcome::Event(_)]
+    ));
+    let (ticket, _, message) = passed(&mut cluster, follower, set("/a", "2"));
+    let theirs = forged(&message, set("/foo", "theirs"));
+    deliver(&mut cluster, other, leader, theirs);
+    deliver(&mut cluster, follower, leader, message);
+    cluster.pass(200_000);
+    assert!(matches!(
+        outcomes(&mut cluster, follower, ticket)[..],
+        [Outcome::Event(_)]
+    ));
+    assert_eq!(cluster.at(follower).value("/foo"), None);
 }

@@ -72,7 +72,7 @@ impl Replica {
         self.snapshotting.on_applied(size);
         let outcome = self.execute(index, &command);
         self.applied = index;
-        let forwarder = origin.and_then(|origin| self.forwarded_from(origin));
+        let forwarder = origin.and_then(|origin| self.forwarder_of(origin, &command));
         match (forwarder, outcome) {
             (Some(ticket), Some(outcome)) => {
                 self.on_taken();

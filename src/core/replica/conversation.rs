@@ -16,7 +16,7 @@
 //! raft or the store. Start with [`Conversation::on_outcome`].
 use crate::core::cluster_time::Lease;
 use crate::core::command::{Command, KeyPath, Naming};
-use crate::core::error::Code;
+use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
 use crate::core::seam::{LockHolder, LockOutcome, LockPlace, LockRequest, Op, Outcome};
 use crate::core::store::{EtcdIndex, Event, ListItem};
 use crate::core::timer::Now;
@@ -278,7 +278,11 @@ impl Conversation {
     /// A write of this conversation was applied.
     fn on_event(&mut self, now: Now, event: &Event) -> Reaction {
         if let LockStep::Create | LockStep::Renew(_) | LockStep::Confirm = self.step {
-            let index = index_of(&event.node.key).expect("a place is named by an index");
+            let Some(index) = index_of(&event.node.key) else {
+                // The event of another write.
+                let error = Error::new(Code::RaftInternal, OUTCOME_UNKNOWN);
+                return self.on_failure(now, Outcome::Failed(error));
+            };
             self.place = Some(OwnPlace {
                 index,
                 modified: event.node.modified,

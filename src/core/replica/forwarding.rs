@@ -111,6 +111,11 @@ impl ReplayWindow {
 struct ReplayWindows(VecDeque<ReplayWindow>);
 
 impl ReplayWindows {
+    /// Whether this process has a window.
+    fn has(&self, process: u64) -> bool {
+        self.0.iter().any(|window| window.process == process)
+    }
+
     /// Accepts a request. Returns false if its number was accepted before, or lies below the window
     /// of its process.
     fn accept(&mut self, id: Origin) -> bool {
@@ -480,6 +485,17 @@ impl Replica {
         Some(ticket)
     }
 
+    /// The ticket of the client whose forwarded write is this entry. All members see the numbers of a
+    /// process in the log. So the command is compared, too: a faulty member that has used a number of
+    /// this process had another command appended, and its event is no answer to this one's client.
+    pub(super) fn forwarder_of(&self, origin: Origin, command: &Command) -> Option<Ticket> {
+        let ticket = self.forwarded_from(origin)?;
+        match &self.pending.forwarded_of(ticket)?.op {
+            Op::Write(asked) if asked.is_taken_as(command) => Some(ticket),
+            _ => None,
+        }
+    }
+
     /// A snapshot has replaced entries that were not applied here: the writes that were sent may be
     /// among them.
     pub(super) fn give_up_sent_writes(&mut self) {
@@ -613,7 +629,8 @@ impl Replica {
         id: Origin,
         command: Option<Box<[u8]>>,
     ) {
-        if self.raft.configuration().get(from).is_none() {
+        let is_member = self.raft.configuration().get(from).is_some();
+        if !is_member || self.is_process_of_another(from, id.process) {
             return;
         }
         let windows = self.forwarding.windows.entry(from).or_default();
@@ -633,6 +650,17 @@ impl Replica {
             Some(_) if term <= self.forwarding.start_term || term > self.raft.term() => {}
             Some(_) => self.reply(from, id, Err(NOT_TAKEN.into())),
         }
+    }
+
+    /// Whether a process is this one, or another member than `from` has forwarded with its number
+    /// before. A copy of a member's number would take the place of its own request.
+    fn is_process_of_another(&self, from: PeerId, process: u64) -> bool {
+        let members = self.raft.configuration();
+        let mut known = self.forwarding.windows.iter();
+        process == self.forwarding.process
+            || known.any(|(id, windows)| {
+                *id != from && windows.has(process) && members.get(*id).is_some()
+            })
     }
 
     /// Appends the command of a follower's client, with its origin.
