@@ -3,7 +3,7 @@
 //!
 //! Owns the connections (`conn`), their shared buffers and memory budget (`buffers`), the tickets,
 //! and the count of requests that a standby proxies. The reactor calls the methods in the order of
-//! its phases: `accept`, `fill`, `decode`, `fire_timers`, `answer`, `deliver`, `flush`, `reap`.
+//! its phases: `accept`, `fill`, `decode`, `fire_timers`, `answer`, `flush`, `deliver`, `reap`.
 //! Must not decide anything about keys: `codec::api` routes a request and the machine answers it.
 //! Start with `decode` and `answer`.
 use super::buffers::{BUFFER_BYTES, Budget, Buffers};
@@ -375,7 +375,7 @@ impl Clients {
         }
     }
 
-    /// Phase 8: hands events to their watchers, a bounded number of watchers a turn.
+    /// Phase 10: sends events to their watchers, a bounded number of watchers a turn.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         self.deliveries.add(events);
         // Before `added` is read: an event that is cut reaches nobody, and nothing may wait for it.
@@ -492,7 +492,7 @@ impl Clients {
         }
     }
 
-    /// Phase 10: drops the connections that have ended, and sets interest and timers of the others.
+    /// Phase 11: drops the connections that have ended, and sets interest and timers of the others.
     /// Returns whether the machine got an input.
     pub fn reap(&mut self, registry: &Registry, machine: &mut Machine, now: Now) -> bool {
         let mut ended = Vec::new();

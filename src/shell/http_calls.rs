@@ -281,7 +281,7 @@ impl HttpCalls {
         }
     }
 
-    /// Phase 10: sets the timers.
+    /// Phase 11: sets the timers.
     pub fn reap(&mut self) {
         // `work` has removed the calls that have ended.
         let mut ended = Vec::new();

@@ -340,7 +340,7 @@ impl Links {
         }
     }
 
-    /// Phase 10: drops the links that have ended. Returns whether the machine got an input.
+    /// Phase 11: drops the links that have ended. Returns whether the machine got an input.
     pub fn reap(&mut self, machine: &mut Machine, now: Now) -> bool {
         let mut ended = Vec::new();
         self.links.settle(&mut ended, |_, link| {

@@ -117,7 +117,8 @@ pub struct Reactor {
 
     storage: Storage,
 
-    /// The last outputs of the machine; answers and events stay until the respond phase.
+    /// The last outputs of the machine; answers stay until the respond phase, events until the
+    /// deliver phase.
     outputs: Outputs,
 
     /// How many turns in a row have left bytes of peers unread. While at most
@@ -312,6 +313,7 @@ impl Reactor {
         self.phase("sync", Reactor::start_sync);
         self.phase("respond", Reactor::respond);
         self.phase("flush", Reactor::flush);
+        self.phase("deliver", Reactor::deliver);
         self.phase("reap", Reactor::reap);
     }
 
@@ -528,14 +530,13 @@ impl Reactor {
         self.count_sync();
     }
 
-    /// Phase 8: renders answers and events to the output buffers of the clients.
+    /// Phase 8: renders answers to the output buffers of the clients.
     fn respond(&mut self) {
         self.phase("advance", Reactor::maybe_advance_machine);
         let (outputs, machine) = (&mut self.outputs, &mut self.machine);
         self.answers = outputs.answers.len();
         self.clients
             .answer(&mut outputs.answers, machine, &mut self.storage, self.now);
-        self.clients.deliver(&mut outputs.events, machine, self.now);
     }
 
     /// Phase 9: writes the output buffers to the sockets.
@@ -546,7 +547,14 @@ impl Reactor {
         self.now = self.storage.on_answers(self.answers, &self.clock, self.now);
     }
 
-    /// Phase 10: drops the connections that have ended, sets the timers of the others, and writes
+    /// Phase 10: sends events to their watchers, as many as a turn may. Answers and messages have left
+    /// before: they never wait for more than the rest of one turn's events.
+    fn deliver(&mut self) {
+        self.clients
+            .deliver(&mut self.outputs.events, &mut self.machine, self.now);
+    }
+
+    /// Phase 11: drops the connections that have ended, sets the timers of the others, and writes
     /// the log lines of the turn.
     fn reap(&mut self) {
         self.needs_advance |= self.links.reap(&mut self.machine, self.now);

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
-use tern_support::client::{Conn, request, until};
+use tern_support::client::{Conn, form, request, until};
 use tern_support::server::Server;
 use tern_support::usage::memory_bytes;
 
@@ -287,6 +287,34 @@ fn many_events_for_many_watchers() {
             assert_eq!(event["node"]["value"], number.to_string());
         }
     }
+}
+
+/// The answer to a write leaves before its events do, so it never waits for the watchers. On a busy
+/// machine the kernel may deliver two packets of different connections in the other order.
+#[test]
+fn answers_before_events() {
+    const ROUNDS: usize = 50;
+    let server = Server::start(&[]);
+    let target = "/v2/keys/k?wait=true&stream=true";
+    let mut watchers: Vec<Conn> = (0..60)
+        .map(|_| Conn::watch(server.client_at(), target))
+        .collect();
+    let mut writer = Conn::open(server.client_at());
+    let mut answered_first = 0;
+    for number in 0..ROUNDS {
+        writer.send(&form("PUT", "/v2/keys/k", &format!("value={number}")));
+        watchers[0].event().expect("an event");
+        let stream = writer.stream();
+        stream.set_nonblocking(true).expect("a socket option");
+        let is_there = stream.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+        stream.set_nonblocking(false).expect("a socket option");
+        answered_first += usize::from(is_there);
+        assert!(writer.answer().status() < 300);
+        for watcher in &mut watchers[1..] {
+            watcher.event().expect("an event");
+        }
+    }
+    assert!(answered_first + 2 >= ROUNDS, "{answered_first} of {ROUNDS}");
 }
 
 /// Writes to deep paths take turns: each is carried out, however its body was cut into reads, and also
