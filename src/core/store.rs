@@ -71,9 +71,9 @@ const BACKLOG_BYTES_MAX: usize = 256 << 10;
 pub struct Notification {
     /// The event.
     pub event: Event,
-    /// The watchers that it reaches, in ascending order, never none. A watcher that is no stream is
-    /// removed with it.
-    pub watchers: Vec<WatcherId>,
+    /// The watchers that it reaches, in ascending order, never none; each with whether it ends with
+    /// the event and is removed: it is no stream.
+    pub watchers: Vec<(WatcherId, bool)>,
 }
 
 /// The reply to a watcher that registers, or to a stream that asks for more of the history.

@@ -361,7 +361,7 @@ impl Pair {
         }
         woken.retain(|(_, ids)| !ids.is_empty());
         let found = notifications.iter().map(|n| {
-            let ids = n.watchers.iter().map(|w| w.0).collect();
+            let ids = n.watchers.iter().map(|(id, _)| id.0).collect();
             (n.event.index().0, ids)
         });
         assert_eq!(found.collect::<Vec<(u64, Vec<u64>)>>(), woken);

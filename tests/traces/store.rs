@@ -161,7 +161,7 @@ impl Bench {
         let mut notifications = Vec::new();
         self.store.take_notifications(&mut notifications);
         for Notification { event, watchers } in &notifications {
-            let ids: Vec<String> = watchers.iter().map(|id| id.0.to_string()).collect();
+            let ids: Vec<String> = watchers.iter().map(|(id, _)| id.0.to_string()).collect();
             let event = show_event(event);
             write!(output, "\nwakes {}: {event}", ids.join(" ")).expect("a string takes all");
         }

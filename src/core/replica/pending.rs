@@ -52,10 +52,7 @@ pub enum Waiting {
     /// For the client to take a page, or for the store to freeze the key space.
     Listing(Box<OpenListing>),
     /// For events. The id of the watcher in the store is the ticket's number.
-    Watch {
-        /// Whether the watcher stays after its first event.
-        is_stream: bool,
-    },
+    Watch,
     /// For the leader, to which the request is forwarded.
     Forwarded(Box<Forwarded>),
     /// For the sets of a speed test.
@@ -234,7 +231,7 @@ impl Pending {
             Waiting::Read { id, .. } => {
                 self.reads.remove(id);
             }
-            Waiting::Listing(_) | Waiting::Watch { .. } => {}
+            Waiting::Listing(_) | Waiting::Watch => {}
             Waiting::Forwarded(request) => {
                 self.forwarded.remove(&request.number);
                 self.held.remove(&request.number);
@@ -506,8 +503,8 @@ impl Pending {
     }
 
     /// A ticket waits for events, at the longest until `due_us`.
-    pub fn add_watch(&mut self, ticket: Ticket, due_us: Option<u64>, is_stream: bool) {
-        self.add(ticket, due_us, Waiting::Watch { is_stream });
+    pub fn add_watch(&mut self, ticket: Ticket, due_us: Option<u64>) {
+        self.add(ticket, due_us, Waiting::Watch);
     }
 
     /// The tickets that hold something in the store: watches, then listings, each in the order of
@@ -517,7 +514,7 @@ impl Pending {
         let mut listings = Vec::new();
         for (ticket, entry) in &self.entries {
             match entry.waiting {
-                Waiting::Watch { .. } => watches.push(*ticket),
+                Waiting::Watch => watches.push(*ticket),
                 Waiting::Listing(_) => listings.push(*ticket),
                 _ => {}
             }
@@ -719,7 +716,7 @@ impl Replica {
         match waiting {
             Waiting::Listing(listing) if is_closed => self.orphan_listing(ticket, *listing),
             Waiting::Listing(listing) => self.store.end_listing(listing.into_cursor()),
-            Waiting::Watch { .. } => self.store.unwatch(WatcherId(ticket.0)),
+            Waiting::Watch => self.store.unwatch(WatcherId(ticket.0)),
             _ => {}
         }
         if let Some(outcome) = outcome {
@@ -760,7 +757,7 @@ impl Replica {
                 Outcome::Failed(Error::new(Code::LeaderElect, cause))
             }
             Waiting::Listing(_) => listing_given_up(),
-            Waiting::Watch { .. } => Outcome::WatchEnd,
+            Waiting::Watch => Outcome::WatchEnd,
             Waiting::Forwarded(request) => self.outcome_of_given_up_forward(request),
         }
     }
@@ -776,7 +773,7 @@ impl Replica {
         self.serve_ready_reads(now);
         self.deliver_events();
         for ticket in self.pending.expire(now) {
-            let is_watch = matches!(self.pending.get(ticket), Some(Waiting::Watch { .. }));
+            let is_watch = matches!(self.pending.get(ticket), Some(Waiting::Watch));
             self.leave(
                 ticket,
                 if is_watch {
@@ -853,7 +850,7 @@ mod tests {
         let id = pending.next_read_id();
         pending.add_read(Ticket(3), 70, id, MIGRATE);
         pending.add_confirmed_read(Ticket(4), 60, MIGRATE, Index(8));
-        pending.add_watch(Ticket(5), None, true);
+        pending.add_watch(Ticket(5), None);
         pending.add_forwarded(Ticket(6), forwarded(1, Some(2)));
         pending.add_speed_test(Ticket(7));
         pending.add_speed_test_set(at(0), Ticket(7), Index(9), Term(2));
@@ -881,7 +878,7 @@ mod tests {
         let mut pending = Pending::default();
         pending.add_forwarded(Ticket(1), forwarded(1, None));
         pending.add_proposal(50, proposal(2, 8, 2));
-        pending.add_watch(Ticket(3), None, false);
+        pending.add_watch(Ticket(3), None);
         assert_eq!(pending.next_deadline(), Some(50));
         assert_eq!(pending.expire(at(49)), []);
         assert_eq!(pending.expire(at(70)), [Ticket(2), Ticket(1)]);

@@ -121,11 +121,11 @@ impl Replica {
                 self.answer(ticket, Outcome::Backlog { events, done: true });
             }
             Ok(WatchReply::Waiting) => {
-                self.pending.add_watch(ticket, due_us, is_stream);
+                self.pending.add_watch(ticket, due_us);
                 self.answer(ticket, Outcome::Watching);
             }
             Ok(reply) => {
-                self.pending.add_watch(ticket, due_us, is_stream);
+                self.pending.add_watch(ticket, due_us);
                 self.send_backlog(ticket, reply);
             }
             Err(error) => self.answer(ticket, Outcome::Failed(error)),
@@ -134,7 +134,7 @@ impl Replica {
 
     /// Sends the next past events if the ticket belongs to a stream. Returns whether it does.
     pub(super) fn maybe_continue_backlog(&mut self, ticket: Ticket) -> bool {
-        let is_watch = matches!(self.pending.get(ticket), Some(Waiting::Watch { .. }));
+        let is_watch = matches!(self.pending.get(ticket), Some(Waiting::Watch));
         if is_watch {
             let reply = self.store.backlog(WatcherId(ticket.0));
             self.send_backlog(ticket, reply);
@@ -160,14 +160,12 @@ impl Replica {
         self.store.take_notifications(&mut self.store_notifications);
         for notification in self.store_notifications.drain(..) {
             let mut tickets = Vec::with_capacity(notification.watchers.len());
-            for id in notification.watchers {
+            for (id, is_last) in notification.watchers {
                 let ticket = Ticket(id.0);
-                let Some(Waiting::Watch { is_stream }) = self.pending.get(ticket) else {
-                    unreachable!("each watcher of the store is an entry of the table");
-                };
-                let is_last = !is_stream;
                 if is_last {
-                    self.pending.take(ticket);
+                    let Some(Waiting::Watch) = self.pending.take(ticket) else {
+                        unreachable!("each watcher of the store is an entry of the table");
+                    };
                 }
                 if self.locks.contains(ticket) {
                     let outcome = Outcome::Backlog {

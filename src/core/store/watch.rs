@@ -61,6 +61,8 @@ struct LiveWatcher {
     id: WatcherId,
     /// The first index that it waits for.
     since: u64,
+    /// A copy of `Watcher::stream`: an event for thousands of watchers looks none of them up.
+    stream: bool,
 }
 
 /// The live watchers of one path, each kind in the order of the numbers. Most paths have a single
@@ -167,7 +169,12 @@ impl Watchers {
 
     fn insert_live(&mut self, id: WatcherId, watcher: &Watcher, since: u64) {
         let at_path = self.live.entry(watcher.path.clone()).or_default();
-        at_path.insert(watcher.recursive, LiveWatcher { id, since });
+        let live = LiveWatcher {
+            id,
+            since,
+            stream: watcher.stream,
+        };
+        at_path.insert(watcher.recursive, live);
     }
 
     /// Removes a watcher; nothing to do if it is gone already.
@@ -183,17 +190,17 @@ impl Watchers {
         }
     }
 
-    /// The watchers that a new event reaches, in ascending order. Those that are no streams are
-    /// removed.
-    pub fn take_reached(&mut self, event: &Event) -> Vec<WatcherId> {
+    /// The watchers that a new event reaches, in ascending order, each with whether it ends with the
+    /// event. Those are no streams, and removed.
+    pub fn take_reached(&mut self, event: &Event) -> Vec<(WatcherId, bool)> {
         let mut reached = Vec::new();
         if self.all.is_empty() {
             return reached;
         }
         self.collect_reached(event, &mut reached);
         reached.sort_unstable();
-        let mut ended = reached.clone();
-        ended.retain(|id| !self.all[id].stream);
+        let ended = reached.iter().filter(|(_, ends)| *ends);
+        let ended: Vec<WatcherId> = ended.map(|(id, _)| *id).collect();
         self.remove_all(&ended);
         reached
     }
@@ -213,11 +220,11 @@ impl Watchers {
         }
     }
 
-    fn collect_reached(&self, event: &Event, reached: &mut Vec<WatcherId>) {
+    fn collect_reached(&self, event: &Event, reached: &mut Vec<(WatcherId, bool)>) {
         let mut collect = |watchers: &[LiveWatcher]| {
             for live in watchers {
                 if live.since <= event.index().0 {
-                    reached.push(live.id);
+                    reached.push((live.id, !live.stream));
                 }
             }
         };
