@@ -327,6 +327,12 @@ fn log_full_disk() {
     );
 }
 
+/// Whether a refused link means nothing: the leader dials a new member before the answer to its join
+/// has arrived. A peer that dials again and again takes this machine for a member.
+fn may_be_early(refused: &LinkReport, is_member: bool) -> bool {
+    !is_member && refused.name.is_none() && refused.suppressed == 0
+}
+
 /// A link was opened, has failed, or was refused. The words of a stranger are never logged.
 fn log_link(machine: &Machine, report: &LinkReport) {
     let peer = match &report.name {
@@ -363,8 +369,7 @@ fn log_link(machine: &Machine, report: &LinkReport) {
              two clusters now. Decide for one: wipe the machines of the other one (-f) and let them \
              join. To go on without {peer}, remove it{suppressed}"
         ),
-        // The leader dials a new member before the answer to its join has arrived.
-        LinkReportEvent::Refused(_) if report.name.is_none() && machine.id().is_none() => {
+        LinkReportEvent::Refused(_) if may_be_early(report, machine.id().is_some()) => {
             log::debug!("refused a link of {peer}: this machine is no member yet{suppressed}");
         }
         LinkReportEvent::Refused(refusal) => {
@@ -373,5 +378,28 @@ fn log_link(machine: &Machine, report: &LinkReport) {
                 refusal.code()
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::peers::HelloRefusal;
+
+    #[test]
+    fn a_machine_that_is_no_member_warns_of_links_that_it_refuses_again_and_again() {
+        let mut refused = LinkReport {
+            name: None,
+            address: "10.0.0.1".into(),
+            event: LinkReportEvent::Refused(HelloRefusal::NoMember),
+            suppressed: 0,
+        };
+        assert!(may_be_early(&refused, false));
+        assert!(!may_be_early(&refused, true));
+        refused.suppressed = 1;
+        assert!(!may_be_early(&refused, false));
+        refused.suppressed = 0;
+        refused.name = Some("n2".into());
+        assert!(!may_be_early(&refused, false));
     }
 }
