@@ -286,7 +286,9 @@ impl Reactor {
             return End::Aborted;
         }
         self.storage.close();
-        self.end.unwrap_or(End::Stopped)
+        let mut signals = self.signals.pending();
+        let stops = signals.any(|signal| matches!(signal, SIGTERM | SIGINT));
+        end_of(self.end, stops || self.stop_us.is_some())
     }
 
     fn is_done(&mut self) -> bool {
@@ -672,6 +674,15 @@ impl Reactor {
     }
 }
 
+/// How the loop ends. The next start would know nothing of a stop signal, which may have come while
+/// the log was closed.
+fn end_of(end: Option<End>, is_stopped: bool) -> End {
+    match end {
+        Some(End::RestartAsFounder | End::ForceNewCluster) if is_stopped => End::Stopped,
+        end => end.unwrap_or(End::Stopped),
+    }
+}
+
 fn no_poll(error: io::Error) -> String {
     format!("cannot watch sockets: {error}")
 }
@@ -736,4 +747,20 @@ fn clients(config: &Config) -> Clients {
         client_bytes: config.client_bytes_max,
     };
     Clients::new(settings, limits, timeouts, bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_was_stopped_does_not_start_again() {
+        for end in [End::RestartAsFounder, End::ForceNewCluster] {
+            assert_eq!(end_of(Some(end.clone()), true), End::Stopped);
+            assert_eq!(end_of(Some(end.clone()), false), end);
+        }
+        let failed = End::Failed("why".into());
+        assert_eq!(end_of(Some(failed.clone()), true), failed);
+        assert_eq!(end_of(None, true), End::Stopped);
+    }
 }

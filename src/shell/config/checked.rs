@@ -106,7 +106,7 @@ impl Checked<'_> {
             memory,
             memory_bounds,
             store_bytes_max: store_bytes,
-            client_bytes_max: client_bytes as usize,
+            client_bytes_max: usize::try_from(client_bytes).unwrap_or(usize::MAX),
             request_bytes_max,
             segment_bytes,
             warnings: std::mem::take(&mut self.warnings),
