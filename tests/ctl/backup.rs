@@ -141,6 +141,91 @@ fn a_restored_machine_may_have_other_addresses() {
     assert_eq!(nodes(&restored), nodes(&server));
 }
 
+/// The place of a data directory may be a mount point, which cannot be renamed; so nothing is.
+#[test]
+fn a_directory_that_exists_is_filled_however_it_is_named() {
+    let server = Server::start(&[]);
+    fill(&server);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("backup.json");
+    backup(&server, &file).text();
+    let mut restored = Server::prepare(&[]);
+    let place = restored.data_dir();
+    for data_dir in ["../data/", "../data/.", "../data", "../new/", "."] {
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir(&place).expect("a folder");
+        fs::create_dir(place.join("lost+found")).expect("a folder");
+        fs::create_dir(place.join(".restoring")).expect("a folder");
+        let args = ["restore", text(&file), "--name", "node1", "--data-dir"];
+        let mut command = ternctl(&[&args[..], &[data_dir]].concat());
+        command.current_dir(&place);
+        ended(command).text();
+        let made = place.join(data_dir);
+        assert!(made.join("state").exists(), "{data_dir}");
+        assert!(!made.join(".restoring").exists(), "{data_dir}");
+    }
+    restored.run();
+    assert_eq!(nodes(&restored), nodes(&server));
+}
+
+#[test]
+fn an_index_that_is_too_large_is_refused() {
+    let server = Server::start(&[]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("backup.json");
+    backup(&server, &file).text();
+    let data_dir = dir.path().join("data");
+    let most = u64::MAX.to_string();
+    let said = ended(ternctl(&[
+        "restore",
+        text(&file),
+        "--data-dir",
+        text(&data_dir),
+        "--name",
+        "node1",
+        "--raise-index",
+        &most,
+    ]));
+    assert!(said.failed(1).contains("--raise-index"));
+    assert!(!data_dir.exists());
+}
+
+/// In a folder the name has the second in it: the next run has another one.
+#[test]
+fn a_broken_download_to_a_folder_goes_on_there_and_leaves_nothing() {
+    let server = large();
+    let cutter = Cutter::start(server.client_at(), &[Cut::Stuck(8 << 20)]);
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["tern-20200101T000000Z.json.7.part", "mine.json.7.part"] {
+        fs::write(dir.path().join(name), "{").expect("it is written");
+    }
+    let args = ["-C", &cutter.url(), "backup", text(dir.path())];
+    let names = || {
+        let entries = fs::read_dir(dir.path()).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<String> = names.map(|n| n.into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
+    // The moment of the old one is gone, so the download has a name of its own.
+    let mut child = started(ternctl(&args));
+    until("much of it arrived", || {
+        let path = dir.path().join(names().pop()?);
+        (path.metadata().ok()?.len() > 7 << 20).then_some(())
+    });
+    let part = names().pop().expect("a part");
+    assert_ne!(part, "tern-20200101T000000Z.json.7.part");
+    child.kill().expect("it runs");
+    child.wait().expect("a child");
+    run(&server, &["set", "/later", "1"]).text();
+    let made = ended(ternctl(&args)).text();
+    let passed: usize = cutter.passed().iter().sum();
+    let length = fs::metadata(made.trim()).expect("there").len() as usize;
+    assert!(passed < length + (1 << 20), "{passed} bytes for {length}");
+    let (backup, _) = part.split_once(".json.").expect("the name of a part");
+    assert_eq!(names(), ["mine.json.7.part", &format!("{backup}.json")]);
+}
+
 /// A machine with so much data that an answer does not fit into the buffers of a connection.
 fn large() -> Server {
     let server = Server::start(&[]);

@@ -14,7 +14,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -54,7 +54,11 @@ pub struct BackupArguments {
 /// A download under way.
 struct Download<'a> {
     session: &'a Session,
-    target: &'a Path,
+    target: PathBuf,
+    /// The target of a download that begins anew: in a folder, the name has its own date.
+    anew: PathBuf,
+    /// The unfinished file, locked, once a byte has arrived.
+    file: Option<File>,
     /// The etcd index of the moment, once a server has named it.
     index: Option<u64>,
     /// How many bytes are on the disk.
@@ -92,15 +96,18 @@ pub fn backup(session: &Session, arguments: &BackupArguments) -> Result<(), Fail
         if arguments.keep.is_some() {
             return Err(Failure::bad_arguments("--keep needs a folder"));
         }
-        return make(session, target);
+        return make(session, target.clone(), target.clone());
     }
     let now = Duration::from_nanos(session.clock().now().wall_ns);
     let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + now).to_string();
     let date = date.replace([':', '-'], "");
-    make(
-        session,
-        &target.join(format!("{NAME_START}{date}{NAME_END}")),
-    )?;
+    let dated = target.join(format!("{NAME_START}{date}{NAME_END}"));
+    let left = parts_in(target)?.into_iter().map(|(name, _)| name);
+    let newest = left.filter(|name| !name.exists()).max();
+    make(session, newest.unwrap_or(dated.clone()), dated)?;
+    for (_, part) in parts_in(target)? {
+        fs::remove_file(&part).map_err(file_failed(part.display()))?;
+    }
     match arguments.keep {
         None => Ok(()),
         Some(keep) => remove_older(target, keep.max(1)),
@@ -123,12 +130,13 @@ fn check(path: &Path) -> Result<(), Failure> {
     ))
 }
 
-fn make(session: &Session, target: &Path) -> Result<(), Failure> {
+/// Downloads to `target`, or to `anew` once the moment of an unfinished file is gone.
+fn make(session: &Session, target: PathBuf, anew: PathBuf) -> Result<(), Failure> {
     if target.exists() {
         let text = format!("{} exists: a backup overwrites nothing", target.display());
         return Err(Failure::bad_arguments(text));
     }
-    let mut download = Download::new(session, target);
+    let mut download = Download::new(session, target, anew);
     loop {
         download.run()?;
         let part = download.part();
@@ -140,19 +148,21 @@ fn make(session: &Session, target: &Path) -> Result<(), Failure> {
         download.begin_anew()?;
     }
     download.finish()?;
-    print_line(&format!("{}", target.display()))
+    print_line(&format!("{}", download.target.display()))
 }
 
 impl<'a> Download<'a> {
     /// Continues the unfinished file of an earlier run, if there is one.
-    fn new(session: &'a Session, target: &'a Path) -> Download<'a> {
-        let left = find_part(target);
+    fn new(session: &'a Session, target: PathBuf, anew: PathBuf) -> Download<'a> {
+        let left = find_part(&target);
         let length = left.as_ref().map_or(0, |(_, length)| *length);
         let bar = progress::bytes("backup");
         bar.set_position(length);
         Download {
             session,
             target,
+            anew,
+            file: None,
             index: left.map(|(index, _)| index),
             length,
             restarts: 0,
@@ -162,7 +172,7 @@ impl<'a> Download<'a> {
 
     /// Where the unfinished file is.
     fn part(&self) -> PathBuf {
-        part_of(self.target, self.index.unwrap_or_default())
+        part_of(&self.target, self.index.unwrap_or_default())
     }
 
     /// Downloads until the document is whole.
@@ -246,12 +256,10 @@ impl<'a> Download<'a> {
         }
         let part = self.part();
         let failed = || file_failed(part.display());
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&part)
-            .map_err(failed())?;
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => open_part(&part).map_err(failed())?,
+        };
         let mut body = response.into_body().into_reader();
         let mut piece = vec![0; PIECE_BYTES];
         loop {
@@ -262,16 +270,21 @@ impl<'a> Download<'a> {
                     self.length += count as u64;
                     self.bar.set_position(self.length);
                 }
-                Err(error) => return Ok(PartEnd::Broken(SendFault::NoAnswer(error.to_string()))),
+                Err(error) => {
+                    self.file = Some(file);
+                    return Ok(PartEnd::Broken(SendFault::NoAnswer(error.to_string())));
+                }
             }
         }
         file.sync_all().map_err(failed())?;
+        self.file = Some(file);
         Ok(PartEnd::Whole)
     }
 
     /// Discards the unfinished file: the moment is gone, or the file is damaged.
     fn begin_anew(&mut self) -> Result<(), Failure> {
-        self.restarts += 1;
+        // The file of an earlier run is no sign that the key space changes fast.
+        self.restarts += u32::from(self.file.is_some());
         if self.restarts > RESTARTS_MAX {
             let text = "the key space changes so fast that a moment of it is lost before the download \
                         is whole: try again at a quieter time, or from a machine that is nearer";
@@ -279,6 +292,8 @@ impl<'a> Download<'a> {
         }
         let part = self.part();
         fs::remove_file(&part).map_err(file_failed(part.display()))?;
+        self.target = self.anew.clone();
+        self.file = None;
         self.index = None;
         self.length = 0;
         self.bar.set_position(0);
@@ -288,8 +303,8 @@ impl<'a> Download<'a> {
     /// Gives the file its name, durably.
     fn finish(&self) -> Result<(), Failure> {
         self.bar.finish_and_clear();
-        let folder = folder_of(self.target);
-        fs::rename(self.part(), self.target)
+        let folder = folder_of(&self.target);
+        fs::rename(self.part(), &self.target)
             .and_then(|()| File::open(folder)?.sync_all())
             .map_err(file_failed(self.target.display()))
     }
@@ -320,6 +335,36 @@ fn find_part(target: &Path) -> Option<(u64, u64)> {
         }
     }
     None
+}
+
+/// Opens an unfinished file, and locks it: another ternctl leaves it alone as long as this one runs.
+fn open_part(part: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).append(true).mode(0o600).open(part)?;
+    file.try_lock()?;
+    Ok(file)
+}
+
+/// The unfinished files of a folder whose names `backup` has chosen, and that no ternctl writes now:
+/// the backup that each would become, and its path.
+fn parts_in(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, Failure> {
+    let failed = || file_failed(folder.display());
+    let mut parts = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed())? {
+        let part = entry.map_err(failed())?.path();
+        let name = part.file_name().and_then(|name| name.to_str());
+        let target = name.and_then(|name| {
+            let (target, index) = name.strip_suffix(".part")?.rsplit_once('.')?;
+            let is_backup = target.starts_with(NAME_START) && target.ends_with(NAME_END);
+            (is_backup && index.parse::<u64>().is_ok()).then(|| folder.join(target))
+        });
+        if let Some(target) = target
+            && open_part(&part).is_ok()
+        {
+            parts.push((target, part));
+        }
+    }
+    Ok(parts)
 }
 
 /// Removes the oldest backups of a folder until `keep` are left. Their names sort by date.

@@ -70,7 +70,11 @@ pub fn restore(arguments: &RestoreArguments) -> Result<(), Failure> {
     let nodes = kept.map(plain);
     let view = document.nodes.iter().find(|node| node.path == CONFIG);
     let note = view.and_then(|node| node.value.as_deref()).unwrap_or("");
-    let index = document.index + arguments.raise_index;
+    let index = document.index.checked_add(arguments.raise_index);
+    let index = index.ok_or_else(|| {
+        let text = format!("--raise-index {}: too large", arguments.raise_index);
+        Failure::bad_arguments(text)
+    })?;
     restore_nodes(&config, index, note, nodes).map_err(Failure::bad_arguments)?;
     print_line(&format!(
         "{} holds {} nodes at index {index}. Next: tern -name {} -data-dir {0} -addr {} -peer-addr {}",

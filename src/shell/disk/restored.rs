@@ -1,16 +1,21 @@
 //! A data directory that is made from a backup (`ternctl restore`), for a new cluster.
 //!
-//! The directory is made beside its place, as `NAME.restoring`, and renamed once it is whole: a
-//! crash leaves no directory that looks like that of a machine. The cluster's number and that of the
-//! directory are drawn anew. Start with [`restore_nodes`].
+//! It is made in the folder `.restoring` of its place, and moved up once it is whole: a crash leaves
+//! no directory that looks like that of a machine. The place may be a mount point, which cannot be
+//! renamed. The cluster's number and that of the directory are drawn anew. Start with
+//! [`restore_nodes`].
 use super::files::{self, DataDir};
 use super::recovery;
 use crate::core::store::{PlainNode, Restore};
 use crate::shell::config::Config;
+use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use wal::os::Os;
+
+/// The folder of a directory that is not whole yet.
+const UNFINISHED: &str = ".restoring";
 
 /// Makes the data directory of `config` that of a new cluster with these nodes, in path order, at
 /// the etcd index `index`. `note` is the cluster config as its view shows it; empty for the default.
@@ -29,7 +34,7 @@ pub fn restore_nodes<'a>(
     refuse_content(target)?;
     let store = Restore::of_nodes(recovery::history_limits(config), index, note, nodes)
         .map_err(|bad| format!("the backup contradicts itself: {}", bad.0))?;
-    let unfinished = unfinished_of(target);
+    let unfinished = target.join(UNFINISHED);
     let removed = fs::remove_dir_all(&unfinished);
     removed
         .or_else(|e| (e.kind() == ErrorKind::NotFound).then_some(()).ok_or(e))
@@ -39,21 +44,20 @@ pub fn restore_nodes<'a>(
         ..config.clone()
     };
     recovery::found_with(&DataDir::new(Os, &unfinished), &config, store)?;
-    // Replaces an empty directory.
-    let renamed = fs::rename(&unfinished, target);
-    let parent = target.parent().filter(|p| !p.as_os_str().is_empty());
-    renamed
-        .and_then(|()| files::sync_folder(&Os, parent.unwrap_or(Path::new("."))))
+    move_up(&unfinished, target)
         .map_err(|e| format!("{}: cannot be put in its place: {e}", target.display()))
 }
 
 /// Refuses a directory with something in it: a restore overwrites nothing.
 fn refuse_content(target: &Path) -> Result<(), String> {
-    let mut entries = match fs::read_dir(target) {
+    let entries = match fs::read_dir(target) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(|e| format!("{}: {e}", target.display()))?,
     };
-    if entries.next().is_none() {
+    // A new file system is not quite empty.
+    let is_content = |name: OsString| name != UNFINISHED && name != "lost+found";
+    let mut names = entries.map(|entry| entry.map_or(OsString::new(), |e| e.file_name()));
+    if !names.any(is_content) {
         return Ok(());
     }
     Err(format!(
@@ -62,9 +66,17 @@ fn refuse_content(target: &Path) -> Result<(), String> {
     ))
 }
 
-/// The place of the directory until it is whole.
-fn unfinished_of(target: &Path) -> PathBuf {
-    let mut name = target.as_os_str().to_os_string();
-    name.push(".restoring");
-    name.into()
+/// Moves the whole directory to its place, `state` last: without it there is no log.
+fn move_up(unfinished: &Path, target: &Path) -> io::Result<()> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(unfinished)? {
+        names.push(entry?.file_name());
+    }
+    names.sort_by_key(|name| name == "state");
+    for name in names {
+        files::sync_folder(&Os, target)?;
+        fs::rename(unfinished.join(&name), target.join(&name))?;
+    }
+    fs::remove_dir(unfinished)?;
+    files::sync_folder(&Os, target)
 }
