@@ -231,3 +231,18 @@ fn certificates_are_not_replaced_by_accident() {
     assert_eq!(tls(dir, &["renew"]).text().lines().count(), 1);
     assert_eq!(tls(dir, &["renew"]).text(), "nothing to renew\n");
 }
+
+/// A key without its certificate would stop the next try.
+#[test]
+fn a_key_is_not_left_without_its_certificate() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name);
+    fs::write(path("ca.pem"), "another authority").expect("it is written");
+    tls(dir.path(), &["ca"]).failed(1);
+    assert!(!path("ca.key").exists());
+    fs::remove_file(path("ca.pem")).expect("it is there");
+    tls(dir.path(), &["ca"]).text();
+    fs::write(path("node1.pem"), "another one").expect("it is written");
+    tls(dir.path(), &["machine", "node1"]).failed(1);
+    assert!(!path("node1.key").exists());
+}

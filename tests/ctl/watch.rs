@@ -1,5 +1,6 @@
 //! `watch` and `exec-watch`: nothing is missed, nothing comes twice, also over the death of a machine.
 use crate::run::{at, ended, run, started, ternctl, url};
+use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
 use std::process::Child;
 use tern_support::client::until;
@@ -63,6 +64,59 @@ fn a_watch_goes_on_with_the_next_endpoint_and_misses_nothing() {
     }
     child.kill().expect("it runs");
     child.wait().expect("a child");
+}
+
+/// A machine that stands still, or a line that broke without a word, is given up after a poll.
+#[test]
+fn a_watch_outlives_a_machine_that_vanishes_without_an_end() {
+    let servers = fleet::cluster(3, &fleet::QUICK);
+    let leader = fleet::leader_of(&servers);
+    let gone = (leader + 1) % 3;
+    let mut order: Vec<String> = servers.iter().map(url).collect();
+    order.swap(0, gone);
+    let mut command = ternctl(&["watch", "-f", "/a", "--timeout", "1"]);
+    command.env("TERNCTL_ENDPOINTS", order.join(","));
+    let mut child = started(command);
+    until("it watches", || {
+        (watchers(&servers[gone]) == Some(1)).then_some(())
+    });
+    let mut lines = lines_of(&mut child);
+    servers[gone].signal(Signal::STOP);
+    put(&servers[leader..=leader], "a", "1");
+    assert_eq!(lines.next().as_deref(), Some("1"));
+    servers[gone].signal(Signal::CONT);
+    child.kill().expect("it runs");
+    child.wait().expect("a child");
+}
+
+/// A poll that ends is followed by one from the index of its end on, however many other keys change.
+#[test]
+fn a_watch_goes_on_after_polls_without_an_event() {
+    let server = Server::start(&[]);
+    let mut child = started(at(&server, &["watch", "-f", "/a", "--timeout", "1"]));
+    let mut lines = lines_of(&mut child);
+    for n in 0..2 {
+        until("it watches", || {
+            (watchers(&server) == Some(1)).then_some(())
+        });
+        // More than the history holds.
+        for _ in 0..1_100 {
+            server.client("PUT", "/v2/keys/b", "value=1");
+        }
+        // The server counts the end of the poll.
+        until("a poll ends", || {
+            (watchers(&server) == Some(0)).then_some(())
+        });
+        until("it watches", || {
+            (watchers(&server) == Some(1)).then_some(())
+        });
+        server.client("PUT", "/v2/keys/a", &format!("value={n}"));
+        assert_eq!(lines.next(), Some(n.to_string()));
+    }
+    child.kill().expect("it runs");
+    let output = child.wait_with_output().expect("a child");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, "", "nothing was missed");
 }
 
 #[test]

@@ -21,6 +21,8 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// How long a long answer may stand still before it is taken for broken.
 const STALL_MAX: Duration = Duration::from_secs(30);
+/// A long poll lasts for this many times `--timeout`.
+const POLL_TIMEOUTS: u32 = 6;
 /// The longest answer that is held in memory.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
@@ -119,8 +121,11 @@ impl SendFault {
 pub struct HttpClient {
     /// For short answers.
     agent: Agent,
-    /// For answers that never end.
-    patient: Agent,
+    /// For long polls. A machine that vanishes, or a line that breaks, sends no end: what is silent for
+    /// longer than a poll is broken.
+    polls: Agent,
+    /// How long a poll waits.
+    poll: Duration,
     /// For long answers, which may not stand still.
     downloads: Agent,
 }
@@ -143,12 +148,18 @@ impl HttpClient {
                 .timeout_connect(Some(CONNECT_MAX.min(timeout)))
         };
         let agent = common().timeout_per_call(Some(timeout)).build().new_agent();
-        let patient = || common().timeout_recv_response(Some(timeout));
-        let downloads = patient().timeout_per_read(Some(STALL_MAX));
+        let poll = timeout.saturating_mul(POLL_TIMEOUTS);
+        let silence_max = Some(poll.saturating_add(timeout));
+        let polls = common().timeout_recv_response(silence_max);
+        let downloads = common().timeout_recv_response(Some(timeout));
         Ok(HttpClient {
             agent,
-            patient: patient().build().new_agent(),
-            downloads: downloads.build().new_agent(),
+            polls: polls.timeout_per_read(silence_max).build().new_agent(),
+            poll,
+            downloads: downloads
+                .timeout_per_read(Some(STALL_MAX))
+                .build()
+                .new_agent(),
         })
     }
 
@@ -171,13 +182,18 @@ impl HttpClient {
         send(&self.downloads, base, request)
     }
 
-    /// One request whose answer may be silent for as long as it likes.
+    /// One request whose answer may be silent for as long as a poll.
     ///
     /// # Errors
     ///
     /// No head of an answer came.
     pub fn open(&self, base: &str, request: &CtlRequest) -> Result<Response<Body>, SendFault> {
-        send(&self.patient, base, request)
+        send(&self.polls, base, request)
+    }
+
+    /// How long a poll waits, in seconds.
+    pub fn poll_s(&self) -> u64 {
+        self.poll.as_secs()
     }
 }
 

@@ -118,14 +118,19 @@ impl Session {
         &self.endpoints.urls
     }
 
-    /// A GET of one machine, and the head of an answer that may be silent for long. Redirects are
-    /// followed.
+    /// A GET of one machine, and the head of an answer that may be silent as long as a poll. Redirects
+    /// are followed.
     ///
     /// # Errors
     ///
     /// There is no answer.
     pub fn open(&self, base: &str, request: &CtlRequest) -> Result<Response<Body>, SendFault> {
         follow_open(base, request, |base, request| self.http.open(base, request))
+    }
+
+    /// How long a poll with `open` waits, in seconds.
+    pub fn poll_s(&self) -> u64 {
+        self.http.poll_s()
     }
 
     /// A GET of one machine, and the head of a long answer that arrives steadily. Redirects are

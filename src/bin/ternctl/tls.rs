@@ -141,8 +141,7 @@ fn ca(arguments: &CaArguments) -> Result<(), Failure> {
     };
     let certificate = params(&wanted)?.self_signed(&key);
     let pem = certificate.map_err(failed("the certificate"))?.pem();
-    write_new(&dir.join(CA_KEY_FILE), &key.serialize_pem(), 0o600)?;
-    write_new(&dir.join(CA_FILE), &pem, 0o644)?;
+    write_pair(&dir.join(CA_KEY_FILE), &key, &dir.join(CA_FILE), &pem)?;
     print_line(&format!(
         "{0}/{CA_FILE} goes to all machines and clients. Keep {0}/{CA_KEY_FILE} secret: whoever has it \
          can join the cluster",
@@ -194,8 +193,7 @@ fn issue(dir: &Path, wanted: &IssuedCertificate) -> Result<(), Failure> {
     let key = KeyPair::generate().map_err(failed("the key"))?;
     let pem = authority.sign(wanted, &key)?;
     let at = |suffix: &str| dir.join(format!("{}.{suffix}", wanted.name));
-    write_new(&at("key"), &key.serialize_pem(), 0o600)?;
-    write_new(&at("pem"), &pem, 0o644)?;
+    write_pair(&at("key"), &key, &at("pem"), &pem)?;
     print_line(&format!("{}\n{}", at("pem").display(), at("key").display()))
 }
 
@@ -336,6 +334,16 @@ fn days_left(certificate: &IssuedCertificate) -> i64 {
 
 fn failed(what: impl std::fmt::Display) -> impl FnOnce(rcgen::Error) -> Failure {
     move |error| Failure::bad_arguments(format!("{what}: {error}"))
+}
+
+/// Writes a key and its certificate, which do not exist: both or neither.
+fn write_pair(key_path: &Path, key: &KeyPair, pem_path: &Path, pem: &str) -> Result<(), Failure> {
+    write_new(key_path, &key.serialize_pem(), 0o600)?;
+    let written = write_new(pem_path, pem, 0o644);
+    if written.is_err() {
+        let _ = fs::remove_file(key_path);
+    }
+    written
 }
 
 /// Writes a file that does not exist.

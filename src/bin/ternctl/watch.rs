@@ -12,7 +12,8 @@ use clap::Args;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use tern::shell::clock;
-use ureq::http::HeaderMap;
+use ureq::Body;
+use ureq::http::{HeaderMap, Method, Response, StatusCode};
 
 /// The pause before another endpoint is asked, in milliseconds.
 const RETRY_PAUSE_MS: u64 = 500;
@@ -85,7 +86,8 @@ impl<'a> Watching<'a> {
     }
 
     fn request(&self) -> CtlRequest {
-        let mut target = format!("{}?wait=true", key_target(&self.place.key));
+        let poll_s = self.session.poll_s();
+        let mut target = format!("{}?wait=true&timeout={poll_s}", key_target(&self.place.key));
         if self.place.recursive {
             target.push_str("&recursive=true");
         }
@@ -120,16 +122,37 @@ impl<'a> Watching<'a> {
         }
     }
 
+    /// A server names its index: events up to it are of no interest.
+    fn on_head(&mut self, response: &Response<Body>) {
+        if let Some(index) = etcd_index(response.headers()) {
+            self.has_begun = true;
+            self.wait_index = self.wait_index.max(Some(index + 1));
+        }
+    }
+
     /// Waits for the next event at one endpoint. The inner error says why it has none.
     fn try_next(&mut self, base: &str) -> Result<Result<WatchedEvent, String>, Failure> {
-        let response = match self.session.open(base, &self.request()) {
-            Ok(response) => response,
-            Err(fault) => return Ok(Err(fault.text().to_string())),
+        // The head of the answer to a watch may come with its event, or not at all.
+        if self.wait_index.is_none() {
+            let now = CtlRequest::new(Method::HEAD, key_target(&self.place.key));
+            match self.session.open(base, &now) {
+                Ok(response) => self.on_head(&response),
+                Err(fault) => return Ok(Err(fault.text().to_string())),
+            }
+        }
+        let response = loop {
+            let response = match self.session.open(base, &self.request()) {
+                Ok(response) => response,
+                Err(fault) => return Ok(Err(fault.text().to_string())),
+            };
+            if response.status() != StatusCode::NO_CONTENT {
+                break response;
+            }
+            // The poll has ended without an event up to the index of the answer.
+            self.on_head(&response);
         };
         if response.status().is_success() {
             self.has_begun = true;
-            let index = etcd_index(response.headers());
-            self.wait_index = self.wait_index.or(index.map(|index| index + 1));
         }
         let answer = match read_whole(response) {
             Ok(answer) if answer.body.trim_ascii().is_empty() => {
@@ -143,7 +166,7 @@ impl<'a> Watching<'a> {
             .windows(EVENTS_CLEARED.len())
             .any(|w| w == EVENTS_CLEARED);
         if is_cleared && self.has_begun {
-            eprintln!("ternctl: changes were missed: the server has no longer all of them");
+            eprintln!("ternctl: changes may be missed: the server has no longer all of them");
             self.wait_index = None;
             return self.try_next(base);
         }
