@@ -388,8 +388,9 @@ fn each_request_is_taken_once_and_only_in_its_term() {
 fn forwarded_requests_are_bounded() {
     let (mut cluster, _, follower, _) = three();
     let rig = cluster.at(follower);
+    let bytes_max = rig.settings.memory.held_bytes_max;
     let mebibyte = "x".repeat(1 << 20);
-    let longest = rig.ask(set("/a", &"x".repeat(5 << 20)));
+    let longest = rig.ask(set("/a", &"x".repeat(bytes_max + 1)));
     let second = rig.ask(set("/a", &mebibyte));
     rig.settle();
     assert_eq!(
@@ -397,12 +398,13 @@ fn forwarded_requests_are_bounded() {
         (vec![], failed(Code::RaftInternal, ""))
     );
     rig.again(longest, Op::ClientClosed);
-    let tickets: Vec<Ticket> = (0..5).map(|_| rig.ask(set("/a", &mebibyte))).collect();
+    let count = (bytes_max >> 20) + 1;
+    let tickets: Vec<Ticket> = (0..count).map(|_| rig.ask(set("/a", &mebibyte))).collect();
     rig.settle();
     let refused = tickets
         .iter()
         .filter(|t| rig.take_answers(**t) == failed(Code::RaftInternal, ""));
-    assert_eq!(refused.count(), 2, "4 MiB and what is round them");
+    assert_eq!(refused.count(), 2, "64 MiB and what is round them");
     let tickets: Vec<Ticket> = (0..20_000)
         .map(|_| rig.ask(read("/a", false, true)))
         .collect();

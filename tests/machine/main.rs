@@ -13,6 +13,7 @@ mod finder;
 mod forcing;
 mod forward;
 mod forward_once;
+mod held;
 mod links;
 mod listings;
 mod locks;

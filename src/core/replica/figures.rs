@@ -1,6 +1,5 @@
 //! The figures of this member for `/metrics`. Start with [`Replica::figures`].
 use super::Replica;
-use super::forwarding::FORWARDED_BYTES_MAX;
 use crate::core::raft::{Member, PeerId};
 use crate::core::seam::{
     LogFigures, MemberFigures, PeerFigures, PeerProgressFigures, QueueFigures,
@@ -79,7 +78,7 @@ impl Replica {
             queue(
                 "forwarded",
                 self.pending.forwarded_bytes() as u64,
-                FORWARDED_BYTES_MAX as u64,
+                self.forwarded_bytes_max() as u64,
             ),
         ]
     }

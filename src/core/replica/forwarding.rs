@@ -31,7 +31,7 @@
 //!
 //! Start with `Replica::forward` (the follower) and `Replica::on_forward` (the leader).
 use super::Replica;
-use super::pending::{Ending, Forwarded, Purpose, SentTo};
+use super::pending::{Ending, Forwarded, SentTo};
 use super::propose::WriteRefusal;
 use crate::core::command::{self, Command, Origin};
 use crate::core::error::{Code, Error, OUTCOME_UNKNOWN};
@@ -43,9 +43,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Most forwarded requests pending at a time; further ones are refused.
 const REQUESTS_MAX: usize = 16_384;
-/// Most bytes of forwarded commands pending at a time. A single longer command is accepted. The
-/// queue of a link has room for twice as much.
-pub const FORWARDED_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of commands that were sent to the leader and are pending; further ones are held. A
+/// single longer command is sent. The queue of a link has room for twice as much.
+const SENT_BYTES_MAX: usize = 4 << 20;
 
 /// Most reads of followers that this leader proves at a time. A correct follower forwards at most
 /// `REQUESTS_MAX`.
@@ -261,38 +261,48 @@ impl Replica {
     }
 
     /// Sends a request to the leader, or holds it until one takes requests; at the longest until
-    /// `due_us`.
+    /// `due_us`. It waits behind the requests that are held already: `forward_held` sends all.
     pub(super) fn forward(&mut self, ticket: Ticket, op: Op, due_us: u64) {
-        let bytes = match &op {
-            Op::Write(command) => command::encoded_len(command),
-            _ => 0,
-        };
-        if self.is_forwarding_full(bytes) {
-            return self.answer(ticket, forward_failure(&op, ""));
+        let bytes_max = self.forwarded_bytes_max();
+        let has_held = self.pending.has_held();
+        let is_held = self.hold_new(ticket, op, "", due_us, bytes_max);
+        if is_held && !has_held && self.receiver().is_some() {
+            self.send_held(ticket);
         }
-        let request = Forwarded {
-            number: self.forwarding.next_number(),
-            sent: None,
-            op,
-            bytes,
-            due_us,
-            cause: "",
-        };
-        self.send_or_hold(ticket, request);
     }
 
-    /// Sends a request that is not sent, if there is a leader to send to, and waits for the answer.
-    fn send_or_hold(&mut self, ticket: Ticket, mut request: Forwarded) {
-        let sent = self.receiver().map(|leader| SentTo {
-            leader,
-            term: self.raft.term(),
-        });
-        if let Some(sent) = sent {
-            let rpc = self.message_of(request.number, &request.op);
-            self.send(sent.leader, rpc);
+    /// Most bytes of forwarded and held commands that are pending on a member that does not lead. A
+    /// former leader may hold as many as a leader.
+    pub(super) fn forwarded_bytes_max(&self) -> usize {
+        let bytes_max = self.settings.memory.held_bytes_max;
+        bytes_max.max(SENT_BYTES_MAX)
+    }
+
+    /// Sends a held request to the leader, and waits for the answer. Returns false if too many bytes
+    /// are on their way.
+    ///
+    /// # Panics
+    ///
+    /// If the request is not held, or no leader takes requests.
+    fn send_held(&mut self, ticket: Ticket) -> bool {
+        let leader = self.receiver().expect("looked at before");
+        let request = self.pending.forwarded_of(ticket).expect("it is held");
+        let (bytes, sent_bytes) = (request.bytes, self.pending.sent_bytes());
+        if bytes > 0 && sent_bytes > 0 && sent_bytes + bytes > SENT_BYTES_MAX {
+            return false;
         }
-        request.sent = sent;
+        let mut request = self.pending.take_forwarded(ticket).expect("it is held");
+        let number = self.forwarding.next_number();
+        let term = self.raft.term();
+        let rpc = self.message_of(number, &request.op);
+        self.send(leader, rpc);
+        request.sent = Some(SentTo {
+            number,
+            leader,
+            term,
+        });
         self.pending.add_forwarded(ticket, request);
+        true
     }
 
     /// This leader does not take a client's write now: holds it until it does, at the longest until
@@ -304,23 +314,40 @@ impl Replica {
         cause: &'static str,
         due_us: u64,
     ) {
-        let bytes = command::encoded_len(&command);
-        let held_bytes = self.pending.forwarded_bytes();
         let bytes_max = self.settings.memory.held_bytes_max;
-        let is_too_long = held_bytes > 0 && held_bytes + bytes > bytes_max;
+        self.hold_new(ticket, Op::Write(command), cause, due_us, bytes_max);
+    }
+
+    /// Holds a request behind all others. Refuses it with its `cause` if too many are pending, or if
+    /// the commands would have more than `bytes_max`: reads take few. Returns whether it is held.
+    fn hold_new(
+        &mut self,
+        ticket: Ticket,
+        op: Op,
+        cause: &'static str,
+        due_us: u64,
+        bytes_max: usize,
+    ) -> bool {
+        let bytes = match &op {
+            Op::Write(command) => command::encoded_len(command),
+            _ => 0,
+        };
+        let pending_bytes = self.pending.forwarded_bytes();
+        let is_too_long = bytes > 0 && pending_bytes > 0 && pending_bytes + bytes > bytes_max;
         if is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX {
-            let outcome = Outcome::Failed(Error::new(Code::RaftInternal, cause));
-            return self.answer(ticket, outcome);
+            self.answer(ticket, forward_failure(&op, cause));
+            return false;
         }
         let request = Forwarded {
-            number: self.forwarding.next_number(),
+            place: self.pending.next_place(),
             sent: None,
-            op: Op::Write(command),
+            op,
             bytes,
             due_us,
             cause,
         };
         self.pending.add_forwarded(ticket, request);
+        true
     }
 
     /// The message that forwards a request.
@@ -337,13 +364,6 @@ impl Replica {
         }
     }
 
-    /// Whether another command of this length has no room.
-    fn is_forwarding_full(&self, bytes: usize) -> bool {
-        let waiting_bytes = self.pending.forwarded_bytes();
-        let is_too_long = waiting_bytes > 0 && waiting_bytes + bytes > FORWARDED_BYTES_MAX;
-        is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX
-    }
-
     /// If a leader takes requests, sends it the held ones. If this machine leads, carries them out.
     pub(super) fn forward_held(&mut self, now: Now) {
         let refusal = self.forwarding.refusal;
@@ -357,67 +377,47 @@ impl Replica {
             return;
         }
         let mut takes_writes = true;
-        let mut sent_bytes = self.pending.sent_bytes();
         for ticket in self.pending.held() {
             let is_write = |request: &Forwarded| matches!(request.op, Op::Write(_));
             let request = self.pending.forwarded_of(ticket);
             // A request that is due is given up in this turn.
             let is_tried =
                 request.is_some_and(|r| r.due_us > now.mono_us && (takes_writes || !is_write(r)));
-            if !is_tried {
-                continue;
+            if is_tried {
+                takes_writes &= self.try_held(now, ticket);
             }
-            let request = self
-                .pending
-                .take_forwarded(ticket)
-                .expect("looked at above");
-            takes_writes &= self.try_held(now, ticket, request, leads, &mut sent_bytes);
         }
     }
 
-    /// Tries a held request. `leads`: this member takes writes, as far as it knows. `sent_bytes`: the
-    /// bytes of the commands that were sent. Returns whether the next write may be tried. A request that is held on keeps its place, and no bound is asked.
-    fn try_held(
-        &mut self,
-        now: Now,
-        ticket: Ticket,
-        mut request: Forwarded,
-        leads: bool,
-        sent_bytes: &mut usize,
-    ) -> bool {
+    /// Tries a held request: sends it to the leader, or carries it out. Returns whether the next
+    /// write may be tried. A request that is held on keeps its place, and no bound is asked.
+    fn try_held(&mut self, now: Now, ticket: Ticket) -> bool {
+        let is_leader = self.raft.leader() == Some(self.raft.id());
+        if !is_leader && self.forwards(ticket) {
+            return self.send_held(ticket);
+        }
+        let mut request = self.pending.take_forwarded(ticket).expect("it is held");
         let due_us = request.due_us;
-        match request.op {
-            Op::Write(command) if leads => match self.append_write(now, command, None) {
-                Ok((index, term)) => {
-                    self.wait_for_entry(due_us, ticket, index, term, Purpose::Write);
-                }
-                Err(WriteRefusal::NotNow(command, cause)) => {
-                    request.op = Op::Write(command);
-                    request.cause = cause;
-                    self.pending.add_forwarded(ticket, request);
-                    return false;
-                }
-                Err(refusal) => self.answer(ticket, refusal.into_outcome()),
-            },
-            Op::Write(_) if self.forwards_write(ticket) => {
-                if *sent_bytes > 0 && *sent_bytes + request.bytes > FORWARDED_BYTES_MAX {
-                    self.pending.add_forwarded(ticket, request);
-                    return false;
-                }
-                *sent_bytes += request.bytes;
-                self.send_or_hold(ticket, request);
+        let command = match request.op {
+            Op::Write(command) => command,
+            op => {
+                self.read_until(now, ticket, op, due_us);
+                return true;
             }
-            Op::Write(command) => self.write_until(now, ticket, command, due_us),
-            op => self.read_until(now, ticket, op, due_us),
+        };
+        if let Some((command, cause)) = self.propose_write(now, ticket, command, due_us) {
+            request.op = Op::Write(command);
+            request.cause = cause;
+            self.pending.add_forwarded(ticket, request);
+            return false;
         }
         true
     }
 
-    /// Holds a request that was sent: it did not happen, or it is a read.
+    /// Holds a request that was sent: it did not happen, or it is a read. A copy that is still under
+    /// way, or a late reply, belongs to the number with which it was sent.
     fn hold(&mut self, ticket: Ticket) {
         if let Some(mut request) = self.pending.take_forwarded(ticket) {
-            // A copy that is still under way, or a late reply, belongs to the former number.
-            request.number = self.forwarding.next_number();
             request.sent = None;
             self.pending.add_forwarded(ticket, request);
         }
@@ -481,8 +481,7 @@ impl Replica {
         if origin.process != self.forwarding.process {
             return None;
         }
-        let (ticket, _) = self.pending.forwarded(origin.number)?;
-        Some(ticket)
+        self.pending.sent_with(origin.number)
     }
 
     /// The ticket of the client whose forwarded write is this entry. All members see the numbers of a
@@ -527,16 +526,13 @@ impl Replica {
     }
 
     fn send_again(&mut self, to: PeerId) {
-        let sent_now = SentTo {
-            leader: to,
-            term: self.raft.term(),
-        };
+        let term = self.raft.term();
         let mut again = Vec::new();
         for (ticket, sent) in self.pending.sent_writes() {
-            if sent == sent_now
+            if (sent.leader, sent.term) == (to, term)
                 && let Some(request) = self.pending.forwarded_of(ticket)
             {
-                again.push(self.message_of(request.number, &request.op));
+                again.push(self.message_of(sent.number, &request.op));
             }
         }
         for rpc in again {

@@ -22,7 +22,7 @@ use crate::core::raft::{Index, PeerId, ReadId, Term};
 use crate::core::seam::{Join, Op, Outcome, Ticket};
 use crate::core::store::WatcherId;
 use crate::core::timer::{Now, TimerHandle, TimerWheel};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// How long a request that changes the key space or the cluster, or that is forwarded, may wait for
 /// its result, in microseconds.
@@ -90,9 +90,10 @@ pub enum MemberChange {
 /// A forwarded request without a reply yet.
 #[derive(Debug)]
 pub struct Forwarded {
-    /// Identifies the request to the leader; rises by one with each request of this process.
-    pub number: u64,
-    /// The leader to which it was sent; `None` while it is held until a leader takes requests.
+    /// Its place among the held requests, in the order in which they came. It keeps it, however often
+    /// it is sent and held again.
+    pub place: u64,
+    /// Where it was sent; `None` while it is held until a leader takes requests.
     pub sent: Option<SentTo>,
     /// A write, or a read that is carried out here once the leader has proved that it leads.
     pub op: Op,
@@ -109,6 +110,10 @@ pub struct Forwarded {
 /// Where a forwarded request was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentTo {
+    /// Identifies the request to the leader. Each sending has another one, except one over a new link
+    /// to the same leader. So requests arrive in the order of their numbers: the leader drops a number
+    /// that lies far below one that has arrived (`ReplayWindow`).
+    pub number: u64,
     /// The leader.
     pub leader: PeerId,
     /// The term in which it was sent; the leader takes it in this term only.
@@ -195,12 +200,16 @@ pub struct Pending {
     last_read: u64,
     /// The changes of membership, in the order in which they came.
     member_changes: VecDeque<Ticket>,
-    /// The forwarded and held requests by `Forwarded::number`.
-    forwarded: BTreeMap<u64, Ticket>,
-    /// The numbers of the held requests: entries of `forwarded` that are not sent.
-    held: BTreeSet<u64>,
-    /// The sum of `Forwarded::bytes` over `forwarded`.
-    forwarded_bytes: usize,
+    /// The requests that were sent to a leader, by `SentTo::number`.
+    sent: BTreeMap<u64, Ticket>,
+    /// The sum of `Forwarded::bytes` over `sent`.
+    sent_bytes: usize,
+    /// The held requests, by `Forwarded::place`.
+    held: BTreeMap<u64, Ticket>,
+    /// The sum of `Forwarded::bytes` over `held`.
+    held_bytes: usize,
+    /// The last place given to a held request; only rises.
+    last_place: u64,
     /// The speed tests, in the order in which they came.
     speed_tests: Vec<Ticket>,
 }
@@ -233,9 +242,11 @@ impl Pending {
             }
             Waiting::Listing(_) | Waiting::Watch => {}
             Waiting::Forwarded(request) => {
-                self.forwarded.remove(&request.number);
-                self.held.remove(&request.number);
-                self.forwarded_bytes -= request.bytes;
+                match request.sent {
+                    Some(sent) => self.sent.remove(&sent.number),
+                    None => self.held.remove(&request.place),
+                };
+                *self.bytes_like(request.sent) -= request.bytes;
             }
             Waiting::SpeedTest(test) => {
                 for (index, term) in test.outstanding() {
@@ -259,7 +270,7 @@ impl Pending {
         let mut tickets = self.store_readers();
         tickets.extend(self.reads.values().map(|read| read.ticket));
         tickets.extend(self.proposals.iter().map(|proposal| proposal.ticket));
-        tickets.extend(self.forwarded.values());
+        tickets.extend(self.sent.values().chain(self.held.values()));
         tickets.extend(&self.member_changes);
         tickets.extend(&self.speed_tests);
         tickets
@@ -267,12 +278,12 @@ impl Pending {
 
     /// Whether no proposal and no forwarded request is pending.
     pub fn is_idle(&self) -> bool {
-        self.proposals.is_empty() && self.forwarded.is_empty()
+        self.proposals.is_empty() && self.forwarded_count() == 0
     }
 
     /// How many entries and forwarded requests are waited for.
     pub fn writes(&self) -> usize {
-        self.proposals.len() + self.forwarded.len()
+        self.proposals.len() + self.forwarded_count()
     }
 
     /// The earliest deadline in microseconds of the monotonic clock.
@@ -309,7 +320,7 @@ impl Pending {
             "an entry has at most one timer"
         );
         assert!(
-            self.forwarded_bytes == 0 || !self.forwarded.is_empty(),
+            self.forwarded_bytes() == 0 || self.forwarded_count() > 0,
             "the bytes of forwarded requests are released with them"
         );
     }
@@ -526,28 +537,34 @@ impl Pending {
 
 /// Forwarded requests.
 impl Pending {
-    /// A ticket waits for the reply of the leader, or for a leader.
-    pub fn add_forwarded(&mut self, ticket: Ticket, request: Forwarded) {
-        let number = request.number;
-        self.forwarded_bytes += request.bytes;
-        if request.sent.is_none() {
-            self.held.insert(number);
-        }
-        self.add(
-            ticket,
-            Some(request.due_us),
-            Waiting::Forwarded(Box::new(request)),
-        );
-        self.forwarded.insert(number, ticket);
+    /// The place behind all held requests.
+    pub fn next_place(&mut self) -> u64 {
+        self.last_place += 1;
+        self.last_place
     }
 
-    /// The request with this number, if it is still pending.
-    pub fn forwarded(&self, number: u64) -> Option<(Ticket, &Forwarded)> {
-        let ticket = *self.forwarded.get(&number)?;
-        match self.get(ticket) {
-            Some(Waiting::Forwarded(request)) => Some((ticket, request)),
-            _ => unreachable!("the index holds forwarded requests only"),
+    /// A ticket waits for the reply of the leader, or for a leader.
+    pub fn add_forwarded(&mut self, ticket: Ticket, request: Forwarded) {
+        match request.sent {
+            Some(sent) => self.sent.insert(sent.number, ticket),
+            None => self.held.insert(request.place, ticket),
+        };
+        *self.bytes_like(request.sent) += request.bytes;
+        let due_us = Some(request.due_us);
+        self.add(ticket, due_us, Waiting::Forwarded(Box::new(request)));
+    }
+
+    /// The sum in which a request counts that was sent there, or is held.
+    fn bytes_like(&mut self, sent: Option<SentTo>) -> &mut usize {
+        match sent {
+            Some(_) => &mut self.sent_bytes,
+            None => &mut self.held_bytes,
         }
+    }
+
+    /// The ticket of the request that was sent with this number, if it is still pending.
+    pub fn sent_with(&self, number: u64) -> Option<Ticket> {
+        self.sent.get(&number).copied()
     }
 
     /// Takes the row of a forwarded request; `None` if the ticket does not belong to one.
@@ -579,27 +596,30 @@ impl Pending {
         !self.held.is_empty()
     }
 
-    /// The tickets of the held requests, in the order in which they came to be held.
+    /// The cause of the last held request; `None` if none is held.
+    pub fn held_cause(&self) -> Option<&'static str> {
+        let (_, ticket) = self.held.last_key_value()?;
+        self.forwarded_of(*ticket).map(|request| request.cause)
+    }
+
+    /// The tickets of the held requests, in the order of their places.
     pub fn held(&self) -> Vec<Ticket> {
-        self.held
-            .iter()
-            .map(|number| self.forwarded[number])
-            .collect()
+        self.held.values().copied().collect()
     }
 
     /// The tickets of the writes that were sent to a leader, in the order of their numbers.
     pub fn sent_writes(&self) -> Vec<(Ticket, SentTo)> {
-        self.sent(|op| matches!(op, Op::Write(_)))
+        self.sent_requests(|op| matches!(op, Op::Write(_)))
     }
 
     /// The tickets of the reads that were sent to a leader, in the order of their numbers.
     pub fn sent_reads(&self) -> Vec<(Ticket, SentTo)> {
-        self.sent(|op| !matches!(op, Op::Write(_)))
+        self.sent_requests(|op| !matches!(op, Op::Write(_)))
     }
 
-    fn sent(&self, is_wanted: impl Fn(&Op) -> bool) -> Vec<(Ticket, SentTo)> {
+    fn sent_requests(&self, is_wanted: impl Fn(&Op) -> bool) -> Vec<(Ticket, SentTo)> {
         let mut found = Vec::new();
-        for ticket in self.forwarded.values() {
+        for ticket in self.sent.values() {
             if let Some(request) = self.forwarded_of(*ticket)
                 && let Some(sent) = request.sent
                 && is_wanted(&request.op)
@@ -610,24 +630,19 @@ impl Pending {
         found
     }
 
-    /// How many forwarded and held requests are pending.
+    /// How many sent and held requests are pending.
     pub fn forwarded_count(&self) -> usize {
-        self.forwarded.len()
+        self.sent.len() + self.held.len()
     }
 
     /// The encoded bytes of the commands that were sent.
     pub fn sent_bytes(&self) -> usize {
-        let requests = self
-            .forwarded
-            .values()
-            .filter_map(|t| self.forwarded_of(*t));
-        let sent = requests.filter(|request| request.sent.is_some());
-        sent.map(|request| request.bytes).sum()
+        self.sent_bytes
     }
 
-    /// The encoded bytes of their commands.
+    /// The encoded bytes of all their commands.
     pub fn forwarded_bytes(&self) -> usize {
-        self.forwarded_bytes
+        self.sent_bytes + self.held_bytes
     }
 }
 
@@ -813,11 +828,12 @@ mod tests {
     fn forwarded(number: u64, to: Option<u64>) -> Forwarded {
         let path = KeyPath::new("/a");
         let sent = |id| SentTo {
+            number,
             leader: PeerId(id),
             term: Term(1),
         };
         Forwarded {
-            number,
+            place: number,
             sent: to.map(sent),
             op: Op::Get {
                 path,
@@ -836,8 +852,8 @@ mod tests {
         assert!(pending.proposals.is_empty());
         assert!(pending.reads.is_empty());
         assert!(pending.member_changes.is_empty());
-        assert!(pending.forwarded.is_empty() && pending.held.is_empty());
-        assert_eq!(pending.forwarded_bytes, 0);
+        assert!(pending.sent.is_empty() && pending.held.is_empty());
+        assert_eq!((pending.sent_bytes, pending.held_bytes), (0, 0));
         assert!(pending.speed_tests.is_empty());
     }
 

@@ -80,15 +80,35 @@ impl Replica {
         if self.forwards_write(ticket) {
             return self.forward(ticket, Op::Write(command), due_us);
         }
+        // A deletion passes: a log that takes no values still takes deletions.
+        let is_value = command.content().is_some();
+        let waits = is_value && self.raft.role() == RaftRole::Leader;
+        let held = match self.pending.held_cause().filter(|_| waits) {
+            Some(cause) => Some((command, cause)),
+            None => self.propose_write(now, ticket, command, due_us),
+        };
+        if let Some((command, cause)) = held {
+            self.hold_until_taken(ticket, command, cause, due_us);
+        }
+    }
+
+    /// Proposes a client's write here, or refuses it. Returns the command, with the cause, if it is
+    /// not taken now.
+    pub(super) fn propose_write(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        command: Command,
+        due_us: u64,
+    ) -> Option<(Command, &'static str)> {
         match self.append_write(now, command, None) {
             Ok((index, term)) => {
                 self.wait_for_entry(due_us, ticket, index, term, Purpose::Write);
             }
-            Err(WriteRefusal::NotNow(command, cause)) => {
-                self.hold_until_taken(ticket, command, cause, due_us);
-            }
+            Err(WriteRefusal::NotNow(command, cause)) => return Some((command, cause)),
             Err(refusal) => self.answer(ticket, refusal.into_outcome()),
         }
+        None
     }
 
     /// Whether this member leads, and the disks of a majority are full. A log that has not got its
