@@ -63,6 +63,26 @@ fn a_log_that_no_snapshot_releases_takes_no_more_values() {
     assert!(logged(&rig) < bounds.due_bytes_max, "{}", logged(&rig));
 }
 
+/// `-snapshot=false`: only a full log makes a snapshot due. The first one fails, and the next one is due
+/// all the same, though the log has not grown since.
+#[test]
+fn a_failed_snapshot_of_a_full_log_is_written_again() {
+    let mut settings = device();
+    settings.snapshots = false;
+    let mut rig = Rig::serving(settings);
+    rig.snapshots_fail = true;
+    let value = "x".repeat(100_000);
+    let mut written = 0;
+    while let Outcome::Event(_) = rig.done(set("/k", &value)) {
+        written += 1;
+        assert!(written < 200, "it is never refused");
+    }
+    rig.snapshots_fail = false;
+    rig.pass(61 * SECOND_US);
+    rig.pass(SECOND_US);
+    assert!(matches!(rig.done(set("/k", &value)), Outcome::Event(_)));
+}
+
 /// The copies for a snapshot may take much less than the log. It is written all the same while
 /// clients change the nodes that it reads last.
 #[test]

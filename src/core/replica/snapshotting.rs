@@ -62,6 +62,8 @@ pub struct Snapshotting {
     entries: u64,
     /// An estimate of the memory that these entries take in the log.
     log_bytes: u64,
+    /// `log_bytes` when the snapshot under way began: a failed one has released nothing of them.
+    begun_log_bytes: u64,
     /// The size of the last snapshot on disk; 0 before the first.
     last_bytes: u64,
     /// How many bytes of the snapshot under way are encoded.
@@ -82,6 +84,7 @@ impl Snapshotting {
             stage: SnapshotStage::Idle,
             entries: 0,
             log_bytes: 0,
+            begun_log_bytes: 0,
             last_bytes,
             encoded_bytes: 0,
             unwritten_bytes: 0,
@@ -130,7 +133,7 @@ impl Snapshotting {
     fn on_begun(&mut self, now: Now, index: Index) {
         self.stage = SnapshotStage::Writing(index);
         self.entries = 0;
-        self.log_bytes = 0;
+        self.begun_log_bytes = std::mem::take(&mut self.log_bytes);
         self.encoded_bytes = 0;
         self.begun_us = now.mono_us;
     }
@@ -141,7 +144,7 @@ impl Snapshotting {
         self.stage = SnapshotStage::Idle;
         self.not_before_us = Some(now.mono_us + pause_us);
         self.entries += snapshot_count;
-        self.log_bytes += self.last_bytes;
+        self.log_bytes += self.begun_log_bytes;
     }
 
     /// Whether the disk lately had no room for a snapshot.
