@@ -73,8 +73,9 @@ pub struct MemoryBounds {
     /// of these records, as they will be written.
     pub uncommitted_bytes_max: usize,
     /// A leader that does not take writes now holds at most so many bytes of them, and refuses more.
-    /// So does a member that forwards and has no leader; its bound is 4 MiB if that is more. They are in none of the shares: they are held for seconds, and while they are, their clients
-    /// send nothing else.
+    /// So does a member that forwards and has no leader; its bound is 4 MiB if that is more. They are
+    /// in none of the shares: they are held for seconds, and while they are, their clients send
+    /// nothing else.
     pub held_bytes_max: usize,
     /// With more bytes of entries on the way to a peer, no further ones are sent to it.
     pub in_flight_bytes_max: usize,

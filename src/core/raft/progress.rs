@@ -19,6 +19,12 @@ const CHUNK_WAITS_MAX: u64 = 16;
 /// A snapshot that was refused for want of room is offered again after this time, in microseconds.
 const OFFER_US: u64 = 500_000;
 
+/// A transfer that has got no further for this time, in microseconds, is stuck. Heartbeats go on
+/// while the disk of a receiver hangs, or while it refuses a damaged file: that it is heard says
+/// nothing of the transfer. After the last chunk it gets no further either while the receiver installs
+/// the snapshot, which takes seconds.
+const STUCK_US: u64 = 30_000_000;
+
 /// How entries reach a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgressState {
@@ -41,6 +47,10 @@ pub struct SnapshotTransfer {
     meta: SnapshotMeta,
     /// The first byte of the chunk that the peer wants.
     offset: u64,
+    /// The largest `offset` so far.
+    reached: u64,
+    /// When that was reached, in microseconds of the monotonic clock.
+    reached_us: u64,
     /// When the owner was asked to read that chunk, in microseconds of the monotonic clock. `None`:
     /// not yet, or it is to be asked again.
     asked_us: Option<u64>,
@@ -220,11 +230,15 @@ impl Progress {
         self.snapshot_index().is_some()
     }
 
-    /// The last entry of the snapshot that the peer is being sent and has not refused for want of
-    /// room. The entries after it are kept.
-    pub fn kept_snapshot_index(&self) -> Option<Index> {
+    /// The last entry of the snapshot that the peer is being sent, unless it has refused it for want
+    /// of room or the transfer is stuck. The entries after it are kept.
+    pub fn kept_snapshot_index(&self, now_us: u64) -> Option<Index> {
         match &self.state {
-            ProgressState::Snapshot(transfer) if !transfer.is_refused => Some(transfer.meta.index),
+            ProgressState::Snapshot(transfer)
+                if !transfer.is_refused && now_us <= transfer.reached_us + STUCK_US =>
+            {
+                Some(transfer.meta.index)
+            }
             _ => None,
         }
     }
@@ -516,10 +530,19 @@ impl Progress {
     }
 
     /// The peer is sent the snapshot `meta` from its first byte on.
-    pub fn become_snapshot(&mut self, meta: &SnapshotMeta) {
+    pub fn become_snapshot(&mut self, meta: &SnapshotMeta, now_us: u64) {
+        let (reached, reached_us) = match &self.state {
+            // The same one again gets no further.
+            ProgressState::Snapshot(former) if former.meta.index == meta.index => {
+                (former.reached, former.reached_us)
+            }
+            _ => (0, now_us),
+        };
         self.state = ProgressState::Snapshot(SnapshotTransfer {
             meta: meta.clone(),
             offset: 0,
+            reached,
+            reached_us,
             asked_us: None,
             waits: 1,
             is_refused: false,
@@ -578,11 +601,15 @@ impl Progress {
     }
 
     /// The peer wants the chunk at `offset` of the snapshot that ends at `index`.
-    pub fn on_chunk_wanted(&mut self, index: Index, offset: u64) {
+    pub fn on_chunk_wanted(&mut self, index: Index, offset: u64, now_us: u64) {
         if let ProgressState::Snapshot(transfer) = &mut self.state
             && transfer.meta.index == index
             && transfer.offset != offset
         {
+            if offset > transfer.reached {
+                transfer.reached = offset;
+                transfer.reached_us = now_us;
+            }
             transfer.offset = offset;
             transfer.asked_us = None;
             transfer.is_refused = false;
@@ -613,6 +640,8 @@ impl Progress {
         self.state = ProgressState::Snapshot(SnapshotTransfer {
             meta: newest.clone(),
             offset: 0,
+            reached: 0,
+            reached_us: now_us,
             asked_us: None,
             waits: 1,
             is_refused: true,
@@ -781,20 +810,42 @@ mod tests {
         assert!(peer.has_left(Index(7), 400));
     }
 
+    /// A snapshot that ends at the fourth entry.
+    fn fourth() -> SnapshotMeta {
+        SnapshotMeta {
+            index: Index(4),
+            ..SnapshotMeta::default()
+        }
+    }
+
+    #[test]
+    fn a_transfer_that_gets_no_further_keeps_no_entries() {
+        let mut peer = replicating();
+        peer.become_snapshot(&fourth(), 0);
+        assert_eq!(peer.kept_snapshot_index(STUCK_US), Some(Index(4)));
+        assert_eq!(peer.kept_snapshot_index(STUCK_US + 1), None);
+        peer.on_chunk_wanted(Index(4), 8, STUCK_US);
+        assert_eq!(peer.kept_snapshot_index(2 * STUCK_US), Some(Index(4)));
+        // All again, because it was damaged.
+        peer.on_chunk_wanted(Index(4), 0, 2 * STUCK_US);
+        peer.on_chunk_wanted(Index(4), 8, 2 * STUCK_US);
+        peer.become_snapshot(&fourth(), 2 * STUCK_US);
+        assert_eq!(peer.kept_snapshot_index(2 * STUCK_US + 1), None);
+        peer.on_chunk_wanted(Index(4), 16, 3 * STUCK_US);
+        assert_eq!(peer.kept_snapshot_index(4 * STUCK_US), Some(Index(4)));
+    }
+
     #[test]
     fn a_chunk_is_asked_for_once_and_again_after_a_timeout() {
         let mut peer = replicating();
-        peer.become_snapshot(&SnapshotMeta {
-            index: Index(4),
-            ..SnapshotMeta::default()
-        });
+        peer.become_snapshot(&fourth(), 0);
         assert_eq!(peer.take_wanted_chunk(10), Some((Index(4), 0)));
         assert_eq!(peer.take_wanted_chunk(11), None);
         peer.retry_chunk(100, 110);
         assert_eq!(peer.take_wanted_chunk(111), None);
         peer.retry_chunk(100, 111);
         assert_eq!(peer.take_wanted_chunk(111), Some((Index(4), 0)));
-        peer.on_chunk_wanted(Index(4), 8);
+        peer.on_chunk_wanted(Index(4), 8, 111);
         assert!(peer.snapshot_of_chunk(Index(4), 0).is_none());
         assert_eq!(peer.take_wanted_chunk(112), Some((Index(4), 8)));
     }
@@ -804,10 +855,7 @@ mod tests {
     #[test]
     fn chunks_on_a_slow_line_are_not_repeated_for_ever() {
         let mut peer = replicating();
-        peer.become_snapshot(&SnapshotMeta {
-            index: Index(4),
-            ..SnapshotMeta::default()
-        });
+        peer.become_snapshot(&fourth(), 0);
         let mut now_us = 0;
         let mut copies = |peer: &mut Progress| {
             let before = now_us;
@@ -822,7 +870,7 @@ mod tests {
         };
         for (chunk, expected) in [4, 2, 1].into_iter().enumerate() {
             assert_eq!(copies(&mut peer), expected, "chunk {chunk}");
-            peer.on_chunk_wanted(Index(4), 8 * (chunk as u64 + 1));
+            peer.on_chunk_wanted(Index(4), 8 * (chunk as u64 + 1), 0);
         }
         peer.on_link(true, 0);
         assert_eq!(copies(&mut peer), 4, "after the link");

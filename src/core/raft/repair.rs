@@ -586,7 +586,7 @@ impl Raft {
             }
         }
         let mut peer = Progress::new(to, false, Index(1), self.now_us);
-        peer.become_snapshot(self.snapshots.newest());
+        peer.become_snapshot(self.snapshots.newest(), self.now_us);
         self.repair.helping = Some(peer);
         true
     }

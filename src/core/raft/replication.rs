@@ -375,7 +375,7 @@ impl Raft {
         if self.log.term_at(peer.next().prev()).is_none() {
             self.tracker
                 .at_mut(at)
-                .become_snapshot(self.snapshots.newest());
+                .become_snapshot(self.snapshots.newest(), self.now_us);
             return None;
         }
         let next = self.log.get(peer.next()).filter(|_| peer.next() <= end);
@@ -558,7 +558,7 @@ impl Raft {
                 }
             }
             ProgressState::Replicate if want_snapshot => {
-                peer.become_snapshot(self.snapshots.newest());
+                peer.become_snapshot(self.snapshots.newest(), self.now_us);
             }
             ProgressState::Replicate => {}
         }

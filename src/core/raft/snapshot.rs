@@ -148,7 +148,7 @@ impl Raft {
     }
 
     /// Releases what the snapshots cover if the log is full: a receiver of one may have ended or become
-    /// silent, and a log that does not grow gets no further snapshot.
+    /// silent or stuck, and a log that does not grow gets no further snapshot.
     pub(super) fn maybe_release_covered(&mut self) {
         if self.is_log_full() {
             self.release_covered();
@@ -159,13 +159,13 @@ impl Raft {
     ///
     /// In memory, entries that the newest snapshot covers are kept for followers that are a little
     /// behind, as long as they take little. Entries after a snapshot that is being sent stay, unless
-    /// the receiver is silent or has no room for it. A peer that was away for long starts over with a
+    /// the receiver is silent, has no room for it, or gets no further. Such a peer starts over with a
     /// newer snapshot.
     fn release_covered(&mut self) {
         // Entries after this one are kept for a receiver.
         let mut sending = Index(u64::MAX);
         for peer in self.tracker.iter() {
-            if let Some(sent) = peer.kept_snapshot_index()
+            if let Some(sent) = peer.kept_snapshot_index(self.now_us)
                 && !self.is_silent(peer, self.now_us)
             {
                 sending = sending.min(sent);
@@ -243,7 +243,7 @@ impl Raft {
             self.send_in(wanted.to, term, rpc);
         } else {
             let newest = self.snapshots.newest();
-            peer.become_snapshot(newest);
+            peer.become_snapshot(newest, self.now_us);
             if wanted.index == newest.index {
                 // The newest snapshot cannot be read, perhaps for good. Trying again at once would
                 // not end.
@@ -263,11 +263,11 @@ impl Raft {
             .snapshot_index()
             .is_some_and(|sending| !self.log.keeps_after(sending));
         if is_outdated {
-            // The receiver was silent, so the entries that would have to follow this snapshot are
+            // The receiver was silent or stuck, so the entries that would have to follow this snapshot are
             // released, or will be in one of the next turns.
-            peer.become_snapshot(self.snapshots.newest());
+            peer.become_snapshot(self.snapshots.newest(), self.now_us);
         } else {
-            peer.on_chunk_wanted(index, offset);
+            peer.on_chunk_wanted(index, offset, self.now_us);
         }
     }
 
@@ -350,7 +350,7 @@ mod tests {
         };
         assert_eq!(next(&tracker, &repair, 0), None, "they are probed");
         for peer in tracker.iter_mut() {
-            peer.become_snapshot(&SnapshotMeta::default());
+            peer.become_snapshot(&SnapshotMeta::default(), 0);
         }
         let order = [0, 2, 3, 4].map(|last| next(&tracker, &repair, last));
         assert_eq!(order, [Some(2), Some(3), Some(4), Some(2)]);

@@ -203,7 +203,7 @@ impl Replica {
     fn is_sending_snapshot(&self, now: Now) -> bool {
         for member in &self.raft.configuration().members {
             let progress = self.raft.peer(member.id);
-            let is_sent = progress.is_some_and(|p| p.kept_snapshot_index().is_some());
+            let is_sent = progress.is_some_and(|p| p.kept_snapshot_index(now.mono_us).is_some());
             if is_sent && self.raft.is_heard(now, member.id) {
                 return true;
             }
