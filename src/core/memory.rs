@@ -46,6 +46,9 @@ const DUE_RATIO: u64 = 4;
 /// The most bytes of log in memory, however much memory there is. Of these a third makes a snapshot
 /// due: clients are refused nothing while it is written.
 const LOG_BYTES_MAX: u64 = 768 << 20;
+/// The most bytes of log that a lone machine keeps in memory for a machine that may join it, however
+/// much memory there is.
+const LONE_LOG_BYTES_MAX: u64 = 1 << 20;
 /// The most bytes of entries that are not committed, however much memory there is.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// The most bytes of entries on the way to a peer, however much memory there is.
@@ -68,6 +71,9 @@ pub struct MemoryBounds {
     pub log_bytes_max: u64,
     /// A log of more bytes keeps no entries for followers that a snapshot on the disk covers.
     pub log_bytes_kept: u64,
+    /// A lone machine keeps so many bytes of applied entries, whatever a snapshot covers; twice as many
+    /// until it releases some.
+    pub lone_log_bytes: u64,
     /// With more bytes of entries that are not committed, a leader takes no further ones. With more
     /// bytes of records that wait for a sync of its own disk, no member does: the disk holds a copy
     /// of these records, as they will be written.
@@ -105,6 +111,7 @@ impl MemoryBounds {
             due_bytes_max: share(2, LOG_BYTES_MAX / 3),
             log_bytes_max: share(6, LOG_BYTES_MAX),
             log_bytes_kept: share(1, LOG_BYTES_MAX / 3) / 2,
+            lone_log_bytes: share(1, 2 * LONE_LOG_BYTES_MAX) / 2,
             uncommitted_bytes_max: (share(5, 4 * UNCOMMITTED_BYTES_MAX) / 4) as usize,
             held_bytes_max: share(2, UNCOMMITTED_BYTES_MAX) as usize,
             in_flight_bytes_max: (share(1, 2 * IN_FLIGHT_BYTES_MAX) / 2) as usize,

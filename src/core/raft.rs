@@ -523,7 +523,7 @@ impl Raft {
     ///
     /// If they are not all committed.
     pub fn on_applied(&mut self, index: Index, stamp: Option<Stamp>) {
-        self.log.on_applied(index);
+        self.on_log_applied(index);
         self.clock.on_applied(stamp);
         self.check_invariants();
     }
@@ -899,7 +899,7 @@ impl Raft {
         self.tracker.check_invariants(last);
         self.leader_state.check_invariants(leads, last);
         self.reads.check_invariants(leads);
-        self.snapshots.check_invariants(self.log.start());
+        self.snapshots.check_invariants(&self.log);
         self.incoming.check_invariants(self.id, leads);
         self.repair.check_invariants(self.id, self.role, &self.log);
         assert!(

@@ -1,4 +1,4 @@
-//! The log as memory holds it: all entries after the last released snapshot (thesis 3.5, 5).
+//! The log as memory holds it: all entries after the last released one (thesis 3.5, 5).
 //!
 //! The log knows which entries are durable, committed and applied, and which ones this machine's
 //! disk has damaged. It decides nothing: what to append, truncate or release is decided in
@@ -38,7 +38,8 @@ enum RepairState {
 /// committed, even if it is not durable here. `applied` is before `start` between the installation
 /// of a snapshot and the owner's report that it has restored its state.
 pub struct Log {
-    /// The last entry that is not held: a snapshot covers it and all entries before it.
+    /// The last entry that is not held: a snapshot covers it and all entries before it, or they were
+    /// applied while this member was alone.
     start: Index,
     /// The term of the entry at `start`.
     start_term: Term,
@@ -100,7 +101,7 @@ impl Log {
 
     // -- what it holds
 
-    /// The last entry that is not held; a snapshot covers it.
+    /// The last entry that is not held.
     pub fn start(&self) -> Index {
         self.start
     }
@@ -270,7 +271,7 @@ impl Log {
         self.damaged.split_off(&from);
     }
 
-    /// Forgets all entries up to `through`, which a snapshot covers: a portion now, the others by
+    /// Forgets all entries up to `through`, which memory need not hold: a portion now, the others by
     /// `release_some`.
     ///
     /// # Panics
@@ -347,7 +348,7 @@ impl Log {
         self.start_term = entry.term;
     }
 
-    /// Forgets the oldest entries up to `through`, which a snapshot covers, as long as all that are
+    /// Forgets the oldest entries up to `through`, which memory need not hold, as long as all that are
     /// held take more than `bytes_kept`.
     pub fn shrink(&mut self, through: Index, bytes_kept: u64) {
         let mut bytes = self.memory_bytes();

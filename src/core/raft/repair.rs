@@ -585,8 +585,11 @@ impl Raft {
                 return false;
             }
         }
+        let Some(snapshot) = self.snapshots.sendable(&self.log) else {
+            return false;
+        };
         let mut peer = Progress::new(to, false, Index(1), self.now_us);
-        peer.become_snapshot(self.snapshots.newest(), self.now_us);
+        peer.become_snapshot(snapshot, self.now_us);
         self.repair.helping = Some(peer);
         true
     }

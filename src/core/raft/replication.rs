@@ -373,9 +373,9 @@ impl Raft {
         // are lost, only a heartbeat finds out, by comparing the logs; and if the entry to compare
         // is released, a heartbeat cannot.
         if self.log.term_at(peer.next().prev()).is_none() {
-            self.tracker
-                .at_mut(at)
-                .become_snapshot(self.snapshots.newest(), self.now_us);
+            if let Some(snapshot) = self.snapshots.sendable(&self.log) {
+                self.tracker.at_mut(at).become_snapshot(snapshot, self.now_us);
+            }
             return None;
         }
         let next = self.log.get(peer.next()).filter(|_| peer.next() <= end);
@@ -558,7 +558,9 @@ impl Raft {
                 }
             }
             ProgressState::Replicate if want_snapshot => {
-                peer.become_snapshot(self.snapshots.newest(), self.now_us);
+                if let Some(snapshot) = self.snapshots.sendable(&self.log) {
+                    peer.become_snapshot(snapshot, self.now_us);
+                }
             }
             ProgressState::Replicate => {}
         }

@@ -9,6 +9,7 @@
 //! A leader sends its snapshot to peers whose entries are released here. A member that does not
 //! lead sends its snapshot to a peer that it helps to repair its log (`repair`, case 3). Start
 //! reading at [`OwnSnapshots`].
+use super::log::Log;
 use super::message::{Index, PeerId, Persist, Rpc, SnapshotMeta, Term};
 use super::repair::Repair;
 use super::round_trips::allowance_us;
@@ -40,6 +41,9 @@ pub struct OwnSnapshots {
     /// Its index only rises.
     newest: SnapshotMeta,
 
+    /// The last snapshot that was begun. Memory may not hold its last entry any more when it is saved.
+    begun: Option<SnapshotMeta>,
+
     /// The index of the older of the two kept snapshots. Entries up to it may go.
     older: Index,
 
@@ -58,6 +62,7 @@ impl OwnSnapshots {
         let released = newest.index;
         OwnSnapshots {
             newest,
+            begun: None,
             older: released,
             released,
             last_receiver: PeerId(0),
@@ -67,6 +72,12 @@ impl OwnSnapshots {
     /// The newest durable snapshot.
     pub fn newest(&self) -> &SnapshotMeta {
         &self.newest
+    }
+
+    /// The snapshot for a peer that needs entries which are not in memory. `None` if the entries that
+    /// follow it are not all there either: they were released while this member was alone.
+    pub fn sendable(&self, log: &Log) -> Option<&SnapshotMeta> {
+        Some(&self.newest).filter(|newest| log.keeps_after(newest.index))
     }
 
     /// A newer snapshot is durable: saved by this machine or installed from a peer.
@@ -83,15 +94,15 @@ impl OwnSnapshots {
         true
     }
 
-    /// Part of `Raft::check_invariants`. `start` is the last entry that memory does not hold.
-    pub fn check_invariants(&self, start: Index) {
+    /// Part of `Raft::check_invariants`.
+    pub fn check_invariants(&self, log: &Log) {
         assert!(
             self.released <= self.newest.index,
             "the disk keeps what no snapshot covers"
         );
         assert!(
-            start <= self.newest.index,
-            "memory keeps what no snapshot covers"
+            log.start() <= self.newest.index.max(log.applied()),
+            "memory keeps what is neither applied nor in a snapshot"
         );
     }
 }
@@ -103,12 +114,12 @@ impl Raft {
         self.snapshots.newest()
     }
 
-    /// The head of a snapshot of the state as of the applied entry at `index`.
+    /// The owner begins a snapshot of the state as of the applied entry at `index`. Returns its head.
     ///
     /// # Panics
     ///
     /// If `index` is not applied, or before the log.
-    pub fn snapshot_meta(&self, index: Index) -> SnapshotMeta {
+    pub fn begin_snapshot(&mut self, index: Index) -> SnapshotMeta {
         let newest = self.snapshots.newest();
         if index == newest.index {
             return newest.clone();
@@ -117,12 +128,14 @@ impl Raft {
             index <= self.log.applied(),
             "a snapshot holds applied entries"
         );
-        SnapshotMeta {
+        let meta = SnapshotMeta {
             cluster: newest.cluster,
             index,
             term: self.log.term_at(index).expect("the log reaches back to it"),
             configuration: self.configuration_at(index).clone(),
-        }
+        };
+        self.snapshots.begun = Some(meta.clone());
+        meta
     }
 
     /// The owner has saved a snapshot of the state as of `index` durably. Entries up to `older` may go:
@@ -130,13 +143,16 @@ impl Raft {
     ///
     /// # Panics
     ///
-    /// If `older` is after `index`, or `index` is neither durable nor in a snapshot.
+    /// If `older` is after `index`, `index` is neither durable nor in a snapshot, or that snapshot is not
+    /// the last one that was begun.
     pub fn on_snapshot_saved(&mut self, index: Index, older: Index) {
         assert!(older <= index, "the older snapshot is not newer");
         let durable = self.snapshots.newest().index.max(self.log.durable());
         assert!(index <= durable, "a snapshot holds durable entries");
         if index > self.snapshots.newest().index {
-            let meta = self.snapshot_meta(index);
+            let begun = self.snapshots.begun.take();
+            let meta = begun.filter(|meta| meta.index == index);
+            let meta = meta.expect("a snapshot is begun before it is saved");
             self.snapshots.on_durable(meta);
             self.marks.on_marked(index);
         }
@@ -145,6 +161,31 @@ impl Raft {
         let needed = self.snapshots.newest().index.min(self.log.applied());
         self.membership.trim(needed);
         self.check_invariants();
+    }
+
+    /// Whether this member is the only one of its cluster, and no peer needs its entries.
+    fn is_alone(&self) -> bool {
+        self.configuration().members.len() == 1 && self.tracker.is_empty()
+    }
+
+    /// All entries up to `index` are applied. A lone leader releases them but for the last ones, though
+    /// no snapshot covers them yet. Its disk has them, and a machine that joins it gets the next
+    /// snapshot ([`Raft::must_snapshot_for_peer`]). One that joins a young cluster finds all entries in
+    /// memory.
+    pub(super) fn on_log_applied(&mut self, index: Index) {
+        self.log.on_applied(index);
+        let bytes_kept = self.memory.lone_log_bytes;
+        let is_long = self.log.memory_bytes() > 2 * bytes_kept;
+        if is_long && self.role == RaftRole::Leader && self.is_alone() {
+            let through = self.log.applied().min(self.log.durable());
+            self.log.shrink(through, bytes_kept);
+        }
+    }
+
+    /// Whether a snapshot is due for a peer: this member was alone when it released the entries that
+    /// follow its newest one.
+    pub fn must_snapshot_for_peer(&self) -> bool {
+        !self.tracker.is_empty() && self.snapshots.sendable(&self.log).is_none()
     }
 
     /// Releases what the snapshots cover if the log is full: a receiver of one may have ended or become
@@ -174,8 +215,7 @@ impl Raft {
         let through = self.snapshots.older.min(self.log.applied()).min(sending);
         // A lone member has no peer that may need entries: its memory holds none that the newest
         // snapshot covers. The disk keeps them, in case the newest snapshot is damaged.
-        let is_alone = self.configuration().members.len() == 1 && self.tracker.is_empty();
-        let start = if is_alone {
+        let start = if self.is_alone() {
             self.snapshots.newest().index
         } else {
             through
@@ -295,10 +335,7 @@ impl Raft {
         self.log.memory_bytes()
     }
 
-    /// Whether the log fills the memory that it may use. The next snapshot releases it, but for the
-    /// entries after a snapshot that is being sent: a slow transfer would exhaust the memory. Then
-    /// the owner proposes no values. Deletions, expiry and changes of membership take little.
-    pub fn is_log_full(&self) -> bool {
+    fn is_log_full(&self) -> bool {
         self.log.memory_bytes() > self.memory.log_bytes_max
     }
 }

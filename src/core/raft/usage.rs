@@ -6,7 +6,7 @@ use super::{Progress, Raft};
 /// The usage of memory and disk by the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogUsage {
-    /// The first entry in memory. Earlier ones are in a snapshot only.
+    /// The first entry in memory. Earlier ones are on the disk only.
     pub first: Index,
     /// The entries in memory, in bytes.
     pub memory_bytes: u64,

@@ -164,8 +164,8 @@ impl Replica {
             return Err(WriteRefusal::Final(outcome));
         }
         let is_full = match command.content() {
-            Some(_) => self.raft.is_log_full(),
-            None => self.raft.log_memory_bytes() > 2 * self.settings.memory.log_bytes_max,
+            Some(_) => self.is_log_full(),
+            None => self.log_bytes() > 2 * self.settings.memory.log_bytes_max,
         };
         let is_full = leads && is_full;
         if is_full && self.snapshotting.is_kept_off(now) {

@@ -64,6 +64,11 @@ pub struct Snapshotting {
     log_bytes: u64,
     /// `log_bytes` when the snapshot under way began: a failed one has released nothing of them.
     begun_log_bytes: u64,
+    /// An estimate of the memory that all entries take that no saved snapshot covers. A restart reads
+    /// them, though a lone machine does not hold them.
+    unsaved_bytes: u64,
+    /// The part of `unsaved_bytes` that the snapshot under way covers.
+    begun_bytes: u64,
     /// The size of the last snapshot on disk; 0 before the first.
     last_bytes: u64,
     /// How many bytes of the snapshot under way are encoded.
@@ -85,6 +90,8 @@ impl Snapshotting {
             entries: 0,
             log_bytes: 0,
             begun_log_bytes: 0,
+            unsaved_bytes: 0,
+            begun_bytes: 0,
             last_bytes,
             encoded_bytes: 0,
             unwritten_bytes: 0,
@@ -102,6 +109,7 @@ impl Snapshotting {
     pub fn on_applied(&mut self, bytes: usize) {
         self.entries += 1;
         self.log_bytes += bytes as u64 + ENTRY_BYTES;
+        self.unsaved_bytes += bytes as u64 + ENTRY_BYTES;
     }
 
     /// When the next slice is due at the latest, or the pause after a failure ends, in microseconds of
@@ -134,8 +142,16 @@ impl Snapshotting {
         self.stage = SnapshotStage::Writing(index);
         self.entries = 0;
         self.begun_log_bytes = std::mem::take(&mut self.log_bytes);
+        self.begun_bytes = self.unsaved_bytes;
         self.encoded_bytes = 0;
         self.begun_us = now.mono_us;
+    }
+
+    /// The snapshot under way is durable, and has this size.
+    fn on_saved(&mut self, bytes: u64) {
+        self.stage = SnapshotStage::Idle;
+        self.last_bytes = bytes;
+        self.unsaved_bytes -= self.begun_bytes;
     }
 
     /// The snapshot under way failed. Another one is due at once, because the log is as long as
@@ -168,10 +184,11 @@ impl Replica {
         self.maybe_finish_snapshot();
     }
 
-    /// Whether to begin a snapshot. It is due in either case:
+    /// Whether to begin a snapshot. It is due in each of these cases:
     /// - The log has grown by enough bytes for the size of the key space, or by enough entries and
     ///   bytes for the size of the last snapshot (`MemoryBounds::due_bytes`).
     /// - The disk is nearly full, or the memory of the log is. Only the log can be released.
+    /// - A machine joins one that was alone, and needs entries that memory does not hold.
     ///
     /// A due snapshot waits after a failure, and during a transfer, which it would make start over.
     /// It waits for a transfer no longer once the log fills its memory.
@@ -190,9 +207,10 @@ impl Replica {
         let by_length = (by_entries || by_bytes) && self.settings.snapshots;
         let for_space = self.is_disk_low && entries > 0;
         // The last snapshot may still release what fills the log.
-        let is_log_full = self.raft.is_log_full() && !self.raft.wants_release();
+        let is_log_full = self.is_log_full() && !self.raft.wants_release();
         let for_memory = is_log_full && log_bytes >= memory.due_bytes_min;
-        if not_before_us.is_some() || !(by_length || for_space || for_memory) {
+        let is_due = by_length || for_space || for_memory || self.raft.must_snapshot_for_peer();
+        if not_before_us.is_some() || !is_due {
             return false;
         }
         log_bytes > memory.log_bytes_max || !self.is_sending_snapshot(now)
@@ -213,7 +231,7 @@ impl Replica {
 
     fn begin_snapshot(&mut self, now: Now) {
         self.store.snapshot_begin();
-        let meta = self.raft.snapshot_meta(self.applied);
+        let meta = self.raft.begin_snapshot(self.applied);
         let index = meta.index;
         self.snapshotting.on_begun(now, index);
         self.outputs.facts.push(Fact::SnapshotStarted { index });
@@ -244,13 +262,26 @@ impl Replica {
     }
 
     /// Whether a snapshot is being written, and clients' writes are refused until it has released
-    /// the log. Then it is not paced: the log does not grow, and that is what the pace follows. But
-    /// it waits for the disk.
+    /// the log, or a machine that joins waits for it. Then it is not paced: in the first case the log
+    /// does not grow, and that is what the pace follows. But it waits for the disk.
     pub(super) fn awaits_slices(&self) -> bool {
         let is_writing = matches!(self.snapshotting.stage, SnapshotStage::Writing(_));
         is_writing
             && !self.snapshotting.is_disk_behind()
-            && (self.is_disk_low || self.raft.is_log_full())
+            && (self.is_disk_low || self.is_log_full() || self.raft.must_snapshot_for_peer())
+    }
+
+    /// An estimate of the memory of the log, in bytes: as it is, or as a restart would read it.
+    pub(super) fn log_bytes(&self) -> u64 {
+        let unsaved_bytes = self.snapshotting.unsaved_bytes;
+        unsaved_bytes.max(self.raft.log_memory_bytes())
+    }
+
+    /// Whether the log fills the memory that it may use. The next snapshot releases it, but for the
+    /// entries after a snapshot that is being sent: a slow transfer would exhaust the memory. Then
+    /// no values are proposed. Deletions, expiry and changes of membership take little.
+    pub(super) fn is_log_full(&self) -> bool {
+        self.log_bytes() > self.settings.memory.log_bytes_max
     }
 
     /// Whether the snapshot under way may end too late: the memory that is left to the log until then
@@ -261,7 +292,7 @@ impl Replica {
         let memory = &self.settings.memory;
         let bytes_max = memory.log_bytes_max;
         let early_bytes = bytes_max.saturating_sub(memory.uncommitted_bytes_max as u64);
-        let is_log_long = self.raft.log_memory_bytes() > early_bytes;
+        let is_log_long = self.log_bytes() > early_bytes;
         match self.snapshotting.stage {
             SnapshotStage::Idle => false,
             SnapshotStage::Writing(_) => is_log_long || self.has_many_copies(),
@@ -352,8 +383,7 @@ impl Replica {
             .facts
             .push(Fact::SnapshotSaved { index, bytes });
         if self.snapshotting.stage == SnapshotStage::Syncing(index) {
-            self.snapshotting.stage = SnapshotStage::Idle;
-            self.snapshotting.last_bytes = bytes;
+            self.snapshotting.on_saved(bytes);
             self.raft.on_snapshot_saved(index, older);
         }
     }

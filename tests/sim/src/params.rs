@@ -163,6 +163,7 @@ fn draw_memory(rng: &mut Rng) -> MemoryBounds {
         due_bytes_max: due_bytes * rng.range(1, 3),
         log_bytes_max: due_bytes * rng.range(4, 6),
         log_bytes_kept: due_bytes / rng.range(1, 10),
+        lone_log_bytes: due_bytes / 8,
         uncommitted_bytes_max: rng.range(2_000, 20_000) as usize,
         in_flight_bytes_max: rng.range(1_000, 5_000) as usize,
         copies_bytes: rng.range(2_000, 100_000) as usize,

@@ -274,7 +274,7 @@ impl World {
         }
         node.older
             .insert(node.disk.snapshot.index, node.disk.bytes.clone());
-        node.disk.snapshot = raft.snapshot_meta(index);
+        node.disk.snapshot = raft.begin_snapshot(index);
         node.disk.bytes = format!("snapshot of all up to {}", index.0).into();
         raft.on_snapshot_saved(index, Index(index.0.saturating_sub(keep)));
         self.collect(id);
