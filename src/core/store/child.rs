@@ -4,15 +4,18 @@
 //! allocation of 32 bytes, which is a fifth of the memory of a key with a small value. Start with
 //! [`Child`].
 use super::node_id::NodeId;
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 
 /// The longest name that is held in place, in bytes. With it an entry takes three words.
 const INLINE_BYTES_MAX: usize = 18;
 
-/// The name and the number of a child.
+/// The name and the number of a child. The order is that of the names.
+#[derive(Clone)]
 pub struct Child(ChildForm);
 
+#[derive(Clone)]
 enum ChildForm {
     /// The first `len` of `bytes` are UTF-8; the others are 0.
     Inline {
@@ -86,6 +89,33 @@ pub fn prefix_of(name: &str) -> u128 {
 fn first_bytes(bytes: &[u8; INLINE_BYTES_MAX]) -> u128 {
     let first = bytes.first_chunk().expect("16 is less than 18");
     u128::from_be_bytes(*first)
+}
+
+impl PartialEq for Child {
+    fn eq(&self, other: &Child) -> bool {
+        self.name_bytes() == other.name_bytes()
+    }
+}
+
+impl Eq for Child {}
+
+impl PartialOrd for Child {
+    fn partial_cmp(&self, other: &Child) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Child {
+    fn cmp(&self, other: &Child) -> Ordering {
+        self.name_bytes().cmp(other.name_bytes())
+    }
+}
+
+/// A map with entries as keys is searched by name.
+impl Borrow<[u8]> for Child {
+    fn borrow(&self) -> &[u8] {
+        self.name_bytes()
+    }
 }
 
 impl fmt::Debug for Child {

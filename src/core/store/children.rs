@@ -7,7 +7,7 @@
 use super::child::{Child, prefix_of};
 use super::node_id::NodeId;
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
 
 /// Most entries of a chunk. An entry is added by moving the ones after it: at most 3 KiB.
 const CHUNK_ENTRIES_MAX: usize = 128;
@@ -27,9 +27,10 @@ struct EntryChunk {
 pub struct Children {
     /// The chunk of the smallest names; empty only if there are no children.
     first: EntryChunk,
-    /// The other chunks, none of them empty. The key of a chunk is at most its smallest name, and
-    /// greater than all names of the chunk before.
-    rest: BTreeMap<Box<str>, EntryChunk>,
+    /// The other chunks, none of them empty. The key of a chunk is the entry that was the first one when
+    /// the chunk was made: its name is at most the smallest one of the chunk, and greater than all of the
+    /// chunk before. A search compares names that are beside each other, not each in a place of its own.
+    rest: BTreeMap<Child, EntryChunk>,
 }
 
 impl Children {
@@ -40,7 +41,7 @@ impl Children {
 
     /// The child of a name.
     pub fn get(&self, name: &str) -> Option<NodeId> {
-        let chunk = match self.rest.range::<str, _>(up_to(name)).next_back() {
+        let chunk = match self.rest.range::<[u8], _>(up_to(name)).next_back() {
             Some((_, chunk)) => chunk,
             None => &self.first,
         };
@@ -57,12 +58,13 @@ impl Children {
 
     /// The children after a name, in order; all of them after the empty name.
     pub fn after<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Child> + use<'a> {
-        let (chunk, rest) = match self.rest.range::<str, _>(up_to(name)).next_back() {
+        let (chunk, rest) = match self.rest.range::<[u8], _>(up_to(name)).next_back() {
             Some((key, chunk)) => (
                 chunk,
-                self.rest.range::<str, _>((Excluded(&**key), Unbounded)),
+                self.rest
+                    .range::<[u8], _>((Excluded(key.name_bytes()), Unbounded)),
             ),
-            None => (&self.first, self.rest.range::<str, _>(..)),
+            None => (&self.first, self.rest.range::<[u8], _>(..)),
         };
         let start = match chunk.search(name) {
             Ok(at) => at + 1,
@@ -84,7 +86,7 @@ impl Children {
         {
             return self.push(Child::new(name, id));
         }
-        let chunk = match self.rest.range_mut::<str, _>(up_to(name)).next_back() {
+        let chunk = match self.rest.range_mut::<[u8], _>(up_to(name)).next_back() {
             Some((_, chunk)) => chunk,
             None => &mut self.first,
         };
@@ -92,7 +94,7 @@ impl Children {
         chunk.insert(at, Child::new(name, id));
         if chunk.entries.len() > CHUNK_ENTRIES_MAX {
             let upper = chunk.split();
-            let key = upper.entries[0].name().into();
+            let key = upper.entries[0].clone();
             self.rest.insert(key, upper);
         }
     }
@@ -107,7 +109,7 @@ impl Children {
         if last.entries.len() < CHUNK_ENTRIES_MAX {
             return last.insert(last.entries.len(), child);
         }
-        let key = child.name().into();
+        let key = child.clone();
         let mut chunk = EntryChunk::default();
         if self.rest.len() >= FULL_ROOM_CHUNKS_MIN {
             chunk.entries.reserve_exact(CHUNK_ENTRIES_MAX);
@@ -118,7 +120,7 @@ impl Children {
 
     /// Removes the child of a name.
     pub fn remove(&mut self, name: &str) -> Option<NodeId> {
-        let Some((key, chunk)) = self.rest.range_mut::<str, _>(up_to(name)).next_back() else {
+        let Some((key, chunk)) = self.rest.range_mut::<[u8], _>(up_to(name)).next_back() else {
             let at = self.first.search(name).ok()?;
             return Some(self.remove_from_first(at).id());
         };
@@ -189,8 +191,8 @@ impl EntryChunk {
 }
 
 /// The keys of `Children::rest` whose chunks begin at or before a name.
-fn up_to(name: &str) -> (std::ops::Bound<&str>, std::ops::Bound<&str>) {
-    (Unbounded, Included(name))
+fn up_to(name: &str) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Unbounded, Included(name.as_bytes()))
 }
 
 #[cfg(test)]
