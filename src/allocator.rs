@@ -1,5 +1,5 @@
-//! When the heap gives memory back to the system: the thresholds of glibc's `malloc`. Another C
-//! library keeps its own. Start reading at [`set_thresholds`].
+//! When the heap gives memory back to the system: the thresholds of glibc's `malloc`, and once after
+//! a start. Another C library keeps its own rules. Start reading at [`set_thresholds`].
 
 /// Sets both thresholds of `malloc` for a process that may use `memory_bytes`.
 pub fn set_thresholds(memory_bytes: u64) {
@@ -7,6 +7,13 @@ pub fn set_thresholds(memory_bytes: u64) {
     glibc::set_thresholds(memory_bytes);
     #[cfg(not(target_env = "gnu"))]
     let _ = memory_bytes;
+}
+
+/// Gives all free pages of the heap back to the system, also those between blocks in use. It takes
+/// milliseconds after a start with a long log, which a thread of its own has read.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    glibc::give_back();
 }
 
 #[cfg(target_env = "gnu")]
@@ -29,9 +36,10 @@ mod glibc {
     const TRIM_THRESHOLD: c_int = -1;
     const MMAP_THRESHOLD: c_int = -3;
 
-    // SAFETY: the declaration is that of malloc.h; any two numbers may be given.
+    // SAFETY: the declarations are those of malloc.h; any numbers may be given.
     unsafe extern "C" {
         safe fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        safe fn malloc_trim(pad: usize) -> c_int;
     }
 
     pub fn set_thresholds(memory_bytes: u64) {
@@ -39,5 +47,10 @@ mod glibc {
         // 0 would say that the value is out of range: the default is as good.
         mallopt(TRIM_THRESHOLD, kept_bytes as c_int);
         mallopt(MMAP_THRESHOLD, (kept_bytes / MAPPED_PART) as c_int);
+    }
+
+    pub fn give_back() {
+        // It says whether there was something to give back.
+        malloc_trim(0);
     }
 }

@@ -208,7 +208,8 @@ fn run(config: &Config, joins: bool, signals: &StartSignals) -> Result<End, Stri
     let (disk, recovered) = Disk::open_to(config, joins)?;
     let reactor = reactor_of(config, ports, disk, recovered)?;
     signals.on_started();
-    Ok(reactor.run())
+    // By now the log that the disk held is applied, and released from memory if this machine is alone.
+    Ok(reactor.run(allocator::give_back))
 }
 
 /// The loop of the machine that goes on from `recovered`. A function of its own: recovery does not

@@ -276,7 +276,7 @@ fn serve(data_dir: &Path, address: &Sender<SocketAddr>) {
     let [client, _] = reactor.addresses().expect("it listens");
     address.send(client).expect("the test waits");
     set_counted(true);
-    reactor.run();
+    reactor.run(|| {});
 }
 
 /// Starts a machine in a thread of its own. Returns its address.

@@ -277,10 +277,15 @@ impl Reactor {
         Ok([address(CLIENT_PORT)?, address(PEER_PORT)?])
     }
 
-    /// Takes turns until the loop ends.
-    pub fn run(mut self: Box<Self>) -> End {
+    /// Takes turns until the loop ends. Calls `on_listening` after the first turn in which both ports
+    /// are listened on.
+    pub fn run(mut self: Box<Self>, on_listening: fn()) -> End {
+        let mut on_listening = Some(on_listening);
         while !self.is_done() {
             self.turn();
+            if let Some(call) = on_listening.take_if(|_| self.listeners.len() == 2) {
+                call();
+            }
         }
         if self.aborted {
             return End::Aborted;

@@ -119,7 +119,7 @@ fn run(number: u64, bounds: [BoundPort; 2], all: Vec<Ports>) {
     };
     let machine = Machine::recover(config.settings(), recovered, number, clock.now());
     let reactor = Reactor::new(&config, bounds, clock, disk, machine).expect("it listens");
-    reactor.run();
+    reactor.run(|| {});
 }
 
 /// The machines of this process, once for all tests: they run beside each other.

@@ -42,7 +42,17 @@ impl<F: FileSystem> LockedDir<F> {
     ///
     /// Another process has locked it, or a system call failed.
     pub fn new(fs: F, dir: &Path, hook: Option<Hook>) -> Result<LockedDir<F>, OpenError> {
-        Ok(LockedDir(lock(fs, dir, hook)?))
+        let mut locked = LogDir::new(fs, dir, hook);
+        if !locked.lock()? {
+            return Err(OpenError::Locked { dir: dir.into() });
+        }
+        Ok(LockedDir(locked))
+    }
+
+    /// The directory as the log uses it, with the names in it.
+    pub(crate) fn into_parts(mut self) -> Result<(LogDir<F>, Vec<String>), Error> {
+        let names = self.0.list()?;
+        Ok((self.0, names))
     }
 
     /// Removes the log, as [`wipe`] does. The directory stays locked.
@@ -72,29 +82,6 @@ pub(crate) fn wipe_locked<F: FileSystem>(
         names.push(state::WIPING.into());
     }
     remove_files(dir, &names)
-}
-
-/// Locks the directory and lists its names.
-///
-/// # Errors
-///
-/// Another process has locked it, or a system call failed.
-pub(crate) fn lock_and_list<F: FileSystem>(
-    fs: F,
-    path: &Path,
-    hook: Option<Hook>,
-) -> Result<(LogDir<F>, Vec<String>), OpenError> {
-    let mut dir = lock(fs, path, hook)?;
-    let names = dir.list()?;
-    Ok((dir, names))
-}
-
-fn lock<F: FileSystem>(fs: F, path: &Path, hook: Option<Hook>) -> Result<LogDir<F>, OpenError> {
-    let mut dir = LogDir::new(fs, path, hook);
-    if !dir.lock()? {
-        return Err(OpenError::Locked { dir: path.into() });
-    }
-    Ok(dir)
 }
 
 /// Removes the segments, spares and half-made files among `names`, and then the file that marks

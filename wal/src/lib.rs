@@ -81,7 +81,7 @@ pub enum Body {
     /// The body matches its checksum.
     Good(Arc<[u8]>),
     /// The body matches its checksum. It was not kept, because a snapshot covers the entry
-    /// ([`Wal::open_covered`]).
+    /// ([`Wal::open_in`]).
     Covered,
     /// The body does not match its checksum and is lost. [`body_matches`] tells whether bytes from
     /// elsewhere, such as from a peer, are the lost body.

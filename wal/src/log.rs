@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use crate::dir::{Hook, LogDir};
-use crate::files::{check_segment_bytes, create, is_half_made, lock_and_list, wipe_locked};
+use crate::files::{LockedDir, check_segment_bytes, create, is_half_made, wipe_locked};
 use crate::format::{BODY_MAX, HEADER, PAGE, SegmentHead, record_bytes};
 use crate::fs::FileSystem;
 use crate::job::{Job, Manner, Step};
@@ -99,24 +99,24 @@ impl<F: FileSystem> Wal<F> {
         options: Options,
         hook: Option<Hook>,
     ) -> Result<(Wal<F>, Recovered), OpenError> {
-        Wal::open_covered(fs, options, hook, 0)
+        Wal::open_in(LockedDir::new(fs, &options.dir, hook)?, &options, 0)
     }
 
-    /// [`Wal::open_on`] for a caller that has a snapshot of all entries up to `covered`. Their
-    /// bodies are checked like all others, and read as [`Body::Covered`](crate::Body::Covered).
+    /// Opens the log in a directory that is locked already, for a caller that has a snapshot of all
+    /// entries up to `covered`. Their bodies are checked like all others, and read as
+    /// [`Body::Covered`](crate::Body::Covered).
     ///
     /// # Errors
     ///
     /// As [`Wal::open`].
-    pub fn open_covered(
-        fs: F,
-        options: Options,
-        hook: Option<Hook>,
+    pub fn open_in(
+        dir: LockedDir<F>,
+        options: &Options,
         covered: u64,
     ) -> Result<(Wal<F>, Recovered), OpenError> {
         check_segment_bytes(options.segment_bytes)?;
-        let (dir, names) = lock_and_list(fs, &options.dir, hook)?;
-        Wal::open_locked(dir, names, &options, covered)
+        let (dir, names) = dir.into_parts()?;
+        Wal::open_locked(dir, names, options, covered)
     }
 
     /// Wipes the log and makes a new one in its place, with the identity in `options`. The

@@ -117,7 +117,7 @@ fn a_configuration_that_grows_takes_no_room_from_records_that_wait() {
         segment_bytes: 64 << 10,
         identity: 7,
     };
-    let (mut wal, _) = wal::Wal::open_covered(fs.clone(), options.clone(), None, 0).unwrap();
+    let (mut wal, _) = wal::Wal::open_on(fs.clone(), options.clone(), None).unwrap();
     wal.make_room(50_000).unwrap();
     fs.set_room(Some(0));
     let mut index = 0;
@@ -143,6 +143,6 @@ fn a_configuration_that_grows_takes_no_room_from_records_that_wait() {
         wal.start_sync().unwrap();
     }
     drop(wal);
-    let (_, found) = wal::Wal::open_covered(fs, options, None, 0).unwrap();
+    let (_, found) = wal::Wal::open_on(fs, options, None).unwrap();
     assert_eq!(found.configuration[..], longer);
 }
