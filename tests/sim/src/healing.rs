@@ -24,6 +24,7 @@ impl World {
     /// First the members become equal; then the cluster gets its size.
     pub fn look_at_healing(&mut self, since_us: u64) {
         self.note_wait(since_us);
+        self.remove_odd_members();
         let election_us = self.election_us();
         if !self.was_equal {
             // Of a member that waits as a standby to come back the sync interval decides.

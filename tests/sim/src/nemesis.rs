@@ -63,6 +63,9 @@ impl World {
         if self.phase == Phase::Faults && self.rng.chance(10_000) {
             self.knock_as_copy(false);
         }
+        if self.phase == Phase::Faults && self.p.adds_odd_members && self.rng.chance(50_000) {
+            self.add_odd_member();
+        }
         if self.phase != Phase::Done {
             self.queue
                 .push(self.now_us + self.p.heartbeat_ms * 250, Ev::Look);
@@ -405,11 +408,48 @@ impl World {
             name: name_of(slot),
             for_good: may_bar(&self.truth) && self.rng.chance(300_000),
         };
-        let ticket = self.new_ticket(Asker::Admin, leader);
-        let epoch = self.hosts[leader].epoch;
-        self.input(leader, epoch, |_, run, now| {
-            run.core.on_request(now, ticket, op)
-        });
+        self.ask_leader(op);
+    }
+
+    /// An operator adds a machine that never starts. Most of the URLs are refused; none may stop the
+    /// cluster.
+    fn add_odd_member(&mut self) {
+        let hosts = [
+            "odd", "[::1]", "10.0.0.9", "", "a b", "u@h", "\u{e9}", "odd/x",
+        ];
+        let tails = [":7001", ":65535", ":65536", ":0", ":+1", "", ":7001/"];
+        let letters = [1, 120, 123, 124, 130, 253, 500, 600];
+        let host = match self.rng.below(2) {
+            0 => (*self.rng.pick(&hosts)).to_string(),
+            _ => "h".repeat(*self.rng.pick(&letters)),
+        };
+        let url = format!("http://{host}{}", self.rng.pick(&tails));
+        let peer_urls = vec![url.into()];
+        self.ask_leader(Op::MemberAdd { peer_urls });
+    }
+
+    /// The machines that were added and never start go, once no fault strikes any more.
+    pub fn remove_odd_members(&mut self) {
+        let run = self.leader().and_then(|leader| self.up(leader));
+        let Some(run) = run.filter(|_| self.p.adds_odd_members) else {
+            return;
+        };
+        let mut members = run.core.configuration().members.iter();
+        if let Some(odd) = members.find(|member| !member.has_started()) {
+            let name = odd.name.clone();
+            let for_good = false;
+            self.ask_leader(Op::MachineRemove { name, for_good });
+        }
+    }
+
+    fn ask_leader(&mut self, op: Op) {
+        if let Some(leader) = self.leader().filter(|l| !self.is_paused(*l)) {
+            let ticket = self.new_ticket(Asker::Admin, leader);
+            let epoch = self.hosts[leader].epoch;
+            self.input(leader, epoch, |_, run, now| {
+                run.core.on_request(now, ticket, op)
+            });
+        }
     }
 
     fn ask_config(&mut self, slot: usize) {

@@ -126,6 +126,8 @@ pub struct Params {
     pub blows: Vec<(Blow, u64)>,
     /// Followers pass on what only the leader can do.
     pub forward: bool,
+    /// An operator adds machines that never start, under odd URLs.
+    pub adds_odd_members: bool,
     /// All machines were started with one list and `-bootstrap`.
     pub bootstrap: bool,
     /// How many jobs of the log in a million are handed over, and end in a later turn. The others run
@@ -217,6 +219,8 @@ impl Params {
             blow_us_mean: election_ms * rng.range(500, 4_000),
             down_us_max: election_ms * 1_000 * rng.range(1, 8),
             blows,
+            // Of its own, as the memory is.
+            adds_odd_members: Rng::new(sync_us_min << 24 | election_ms).chance(100_000),
             forward: rng.chance(330_000),
             bootstrap: rng.chance(330_000),
             handed_over_ppm: *rng.pick(&[0, 500_000, 1_000_000]),

@@ -14,6 +14,12 @@ impl Views {
     /// Applies a command of the cluster; the others do nothing here.
     pub fn apply(&mut self, model: &mut Model, index: u64, command: &Command) {
         match command {
+            // A machine that was added before it starts has no view.
+            Command::Join {
+                peer_url,
+                client_url,
+                ..
+            } if peer_url == client_url => {}
             Command::Join {
                 name,
                 peer_url,
