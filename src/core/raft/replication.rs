@@ -374,7 +374,9 @@ impl Raft {
         // is released, a heartbeat cannot.
         if self.log.term_at(peer.next().prev()).is_none() {
             if let Some(snapshot) = self.snapshots.sendable(&self.log) {
-                self.tracker.at_mut(at).become_snapshot(snapshot, self.now_us);
+                self.tracker
+                    .at_mut(at)
+                    .become_snapshot(snapshot, self.now_us);
             }
             return None;
         }
