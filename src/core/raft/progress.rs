@@ -63,6 +63,12 @@ pub struct SnapshotTransfer {
     is_refused: bool,
 }
 
+impl SnapshotTransfer {
+    fn is_stuck(&self, now_us: u64) -> bool {
+        now_us > self.reached_us + STUCK_US
+    }
+}
+
 /// An append with entries that is not acknowledged yet.
 struct InFlight {
     /// Its last entry.
@@ -235,7 +241,7 @@ impl Progress {
     pub fn kept_snapshot_index(&self, now_us: u64) -> Option<Index> {
         match &self.state {
             ProgressState::Snapshot(transfer)
-                if !transfer.is_refused && now_us <= transfer.reached_us + STUCK_US =>
+                if !transfer.is_refused && !transfer.is_stuck(now_us) =>
             {
                 Some(transfer.meta.index)
             }
