@@ -118,17 +118,15 @@ impl World {
         // A call to an address that was left arrives at its first machine, and is not answered.
         let called = self.slot_at(&calling.url).or(slot_of(&calling.url));
         let called = called.filter(|slot| *slot < self.hosts.len());
-        let Some(called) = called else {
-            // A machine that was added and never starts. The call ends when its time is over.
-            assert!(self.p.adds_odd_members, "machines call machines");
-            if let Leg::Over = leg {
-                let calling = self.drop_call(key);
-                let why = format!("{}: no address", calling.url).into();
-                self.end_call(calling, HttpReply::Failed { why });
-            }
-            return;
-        };
+        let is_nowhere = called.is_none();
+        assert!(
+            !is_nowhere || self.p.adds_odd_members,
+            "machines call machines"
+        );
+        let called = called.unwrap_or(caller);
         let here = match leg {
+            // To a machine that was added and never starts. The call ends when its time is over.
+            Leg::Send if is_nowhere => return,
             Leg::Arrive => called,
             Leg::Return | Leg::Over => caller,
             Leg::Send => return self.travel(key, (caller, called), leg, Leg::Arrive),
