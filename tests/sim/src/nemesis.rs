@@ -636,10 +636,13 @@ impl World {
             true => (run.log.last(), run.log.last_term()),
             false => (committed, self.truth.committed_term(committed).unwrap_or(0)),
         };
+        let id = run.seen.id;
         let configurations = (0..self.hosts.len()).filter_map(|s| self.up(s));
+        // A learner counts like a voter: its acknowledgements that are under way may promote it.
         let mut sets = configurations.map(|r| {
-            let voters = r.core.configuration().voters();
-            voters.map(|v| v.0).collect::<Vec<u64>>()
+            let members = r.core.configuration().members.iter();
+            let counted = members.filter(|member| member.voter || member.id.0 == id);
+            counted.map(|member| member.id.0).collect::<Vec<u64>>()
         });
         all_up
             && whole
