@@ -120,6 +120,35 @@ fn a_lone_machine_holds_no_long_log() {
     assert_equal(&cluster);
 }
 
+/// The disk has no room for the snapshot that a machine needs that joins. It waits for seconds only once
+/// there is room.
+#[test]
+fn a_snapshot_that_a_peer_needs_is_tried_again_soon() {
+    let mut settings = settings(1);
+    settings.memory.lone_log_bytes = 10_000;
+    let mut cluster = cluster(1, settings);
+    let founder = cluster.leader();
+    let leader = cluster.at(founder);
+    for n in 0..300 {
+        leader.put(&format!("/dir/{n}"), &"v".repeat(500));
+    }
+    leader.snapshots_fail = true;
+    let id = cluster.join(2, 2);
+    cluster.pass(SECOND_US);
+    assert!(cluster.at(founder).snapshot_log.contains(&"fail"));
+    cluster.at(founder).snapshots_fail = false;
+    let index = cluster.at(founder).disk.snapshots[0].0.index;
+    cluster.pass(6 * SECOND_US);
+    let newest = cluster.at(founder).disk.snapshots.last();
+    assert!(newest.is_some_and(|(meta, _)| meta.index > index));
+    let mut rounds = 0;
+    while cluster.at(id).disk.snapshots.is_empty() {
+        cluster.round();
+        rounds += 1;
+        assert!(rounds < 10_000, "it gets no snapshot");
+    }
+}
+
 /// A snapshot is saved after memory has released the entry that it ends with.
 #[test]
 fn a_lone_machine_saves_a_snapshot_beside_writes() {

@@ -64,7 +64,7 @@ impl Replica {
             bytes_max,
         };
         vec![
-            queue("log", usage.memory_bytes, bounds.log_bytes_max),
+            queue("log", self.log_bytes(), bounds.log_bytes_max),
             queue(
                 "uncommitted",
                 usage.uncommitted_bytes,
