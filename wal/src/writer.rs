@@ -57,11 +57,16 @@ impl<F: FileSystem> Writer<F> {
             Step::Rotate { spare, head } => self.rotate(&spare, &head)?,
             Step::MakeSpare(spare) => {
                 let is_made = segment::make_spare(&mut self.dir, &spare)?;
-                job.on_spare(spare, is_made);
+                let list = if is_made {
+                    &mut job.made
+                } else {
+                    &mut job.refused
+                };
+                list.push(spare);
             }
             Step::Recycle { sequence, spare } => {
-                let is_made = segment::recycle(&mut self.dir, sequence, &spare)?;
-                job.on_spare(spare, is_made);
+                segment::recycle(&mut self.dir, sequence, &spare.name)?;
+                job.made.push(spare);
             }
             Step::Remove { sequence } => segment::remove(&mut self.dir, sequence)?,
         }

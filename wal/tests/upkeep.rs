@@ -1,12 +1,8 @@
 //! The work on files: its tasks are short, take turns with records, and make the room that was asked
 //! for.
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::path::Path;
 
-use wal::dir::{Hook, SystemCall, Verdict};
-use wal::{Error, Options, Record, Space, Wal};
+use wal::{Options, Record, Wal};
 
 const SEGMENT: u64 = 64 << 10;
 
@@ -104,99 +100,4 @@ fn a_wish_for_much_room_is_not_dropped_while_a_usual_spare_is_coming() {
     }
     assert!(wal.free_bytes() >= wanted, "{} bytes", wal.free_bytes());
     assert_eq!(tasks, 2, "a usual spare, and a long one");
-}
-
-/// Makes holes of all pages of zeros, as `cp` does.
-fn copy_with_holes(path: &Path) {
-    let bytes = std::fs::read(path).expect("it can be read");
-    std::fs::remove_file(path).expect("it is a file");
-    let file = std::fs::File::create(path).expect("a new file");
-    file.set_len(bytes.len() as u64).expect("it is sparse");
-    for (page, at) in bytes.chunks(4096).zip((0..).step_by(4096)) {
-        if page.iter().any(|byte| *byte != 0) {
-            file.write_all_at(page, at).expect("it is written");
-        }
-    }
-}
-
-/// The segments and the spares in a directory, and how many bytes each has on the disk.
-fn allocated(dir: &Path) -> Vec<(PathBuf, u64)> {
-    let files = std::fs::read_dir(dir).expect("a directory");
-    let paths = files.map(|file| file.expect("an entry").path());
-    let of_log = paths.filter(|path| path.extension().is_some());
-    let sized = |path: PathBuf| {
-        let data = path.metadata().expect("it exists");
-        (path, data.blocks() * 512)
-    };
-    of_log.map(sized).collect()
-}
-
-/// A write to a hole would fail on a full disk, and one through the map would be a SIGBUS.
-#[test]
-fn the_holes_of_a_copied_log_are_allocated() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut wal = open(dir.path());
-    for index in 1..=20 {
-        wal.append(&[entry(1, index, &[7; 9000])], 0)
-            .expect("there is room");
-        wal.start_sync().expect("it syncs");
-        wal.poll_sync().expect("it synced");
-    }
-    drop(wal);
-    let files = allocated(dir.path());
-    assert!(files.len() > 3, "{files:?}");
-    for (path, _) in &files {
-        copy_with_holes(path);
-    }
-    let sparse = allocated(dir.path());
-    assert!(
-        sparse.iter().any(|(_, bytes)| *bytes < SEGMENT),
-        "{sparse:?}"
-    );
-    let mut wal = open(dir.path());
-    wal.release(20);
-    wal.start_sync().expect("it works");
-    for (path, bytes) in allocated(dir.path()) {
-        assert!(bytes >= SEGMENT, "{}: {bytes} bytes", path.display());
-    }
-}
-
-/// It stays closed to writes until there is room for another segment.
-#[test]
-fn a_copied_log_on_a_full_disk_refuses_records() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut wal = open(dir.path());
-    wal.append(&[entry(1, 1, b"one")], 0).expect("it fits");
-    wal.start_sync().expect("it syncs");
-    drop(wal);
-    let full = Arc::new(AtomicBool::new(true));
-    let is_full = full.clone();
-    let hook: Hook = Box::new(move |call: SystemCall| match call.name {
-        "fallocate" if is_full.load(Relaxed) => Verdict::Fail(28),
-        _ => Verdict::Make,
-    });
-    let options = Options {
-        dir: dir.path().into(),
-        segment_bytes: SEGMENT,
-        identity: 7,
-    };
-    let (mut wal, recovered) = Wal::open_with(options, Some(hook)).expect("it opens");
-    assert_eq!(recovered.entries.len(), 1);
-    assert_eq!((wal.free_bytes(), wal.space()), (0, Space::Low));
-    let second = [entry(1, 2, b"two")];
-    assert_eq!(wal.append(&second, 0), Err(Error::Full));
-    wal.mark_commit(1).expect("it is left out");
-    wal.save_state(2, 1).expect("a vote needs no room");
-    full.store(false, Relaxed);
-    wal.make_room(0).expect("no call fails");
-    wal.append(&second, 0).expect("there is room");
-    wal.close().expect("it syncs");
-    let (_, recovered) = Wal::open(Options {
-        dir: dir.path().into(),
-        segment_bytes: SEGMENT,
-        identity: 7,
-    })
-    .expect("it opens");
-    assert_eq!(recovered.entries.len(), 2);
-    assert!(recovered.closed);
 }
