@@ -89,7 +89,7 @@ fn not_utf8(setting: OsString) -> String {
     format!("{}: expected UTF-8", setting.display())
 }
 
-/// Reports what is wrong with the settings.
+/// Reports the fault of a setting.
 fn refuse(text: &str) -> ExitCode {
     eprintln!("tern: {text}\ntern -h lists the flags");
     ExitCode::FAILURE

@@ -378,7 +378,7 @@ impl Clients {
     /// Phase 10: sends events to their watchers, a bounded number of watchers a turn.
     pub fn deliver(&mut self, events: &mut Vec<Delivery>, machine: &mut Machine, now: Now) {
         self.deliveries.add(events);
-        // Before `added` is read: an event that is cut reaches nobody, and nothing may wait for it.
+        // Before `added` is read: no answer waits for an event that is cut.
         for ticket in self.deliveries.take_excess() {
             if let Some(conn) = wake_for_ticket(&mut self.conns, ticket) {
                 conn.kill();

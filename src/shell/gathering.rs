@@ -4,7 +4,8 @@
 //! before those requests arrive, each of them waits for two syncs, and every other sync serves half
 //! of the clients. So after a slow sync the next one waits briefly until as many records have come
 //! as the last one had. The wait is a deadline of the poll: everything else goes on. It begins once
-//! the answers have left, and anew with each record, as many requests take longer than one. Start with `on_sync`, `on_answers` and `is_waiting`.
+//! the answers have left, and anew with each record, as many requests take longer than one.
+//! Start with `on_sync`, `on_answers` and `is_waiting`.
 
 /// A sync is slow if it takes at least this long, in microseconds. After a shorter one a wait costs
 /// more than it saves.
@@ -50,7 +51,7 @@ pub struct Gathering {
     /// The last sync, if it was slow. Taken when a wait begins, so each slow sync causes at most one
     /// wait.
     slow_sync: Option<SlowSync>,
-    /// `None` without one.
+    /// The wait of the next sync; `None` if it begins at once.
     wait: Option<Wait>,
 }
 

@@ -121,8 +121,8 @@ impl SendFault {
 pub struct HttpClient {
     /// For short answers.
     agent: Agent,
-    /// For long polls. A machine that vanishes, or a line that breaks, sends no end: what is silent for
-    /// longer than a poll is broken.
+    /// For long polls. A machine that vanishes, or a line that breaks, sends no end: a connection that
+    /// is silent for longer than a poll is broken.
     polls: Agent,
     /// How long a poll waits.
     poll: Duration,

@@ -64,8 +64,6 @@ pub struct Snapshotting {
     entries: u64,
     /// An estimate of the memory that these entries take in the log.
     log_bytes: u64,
-    /// `log_bytes` when the snapshot under way began: a failed one has released nothing of them.
-    begun_log_bytes: u64,
     /// An estimate of the memory that all entries take that no saved snapshot covers. A restart reads
     /// them, though a lone machine does not hold them.
     unsaved_bytes: u64,
@@ -91,7 +89,6 @@ impl Snapshotting {
             stage: SnapshotStage::Idle,
             entries: 0,
             log_bytes: 0,
-            begun_log_bytes: 0,
             unsaved_bytes: 0,
             begun_bytes: 0,
             last_bytes,
@@ -143,7 +140,7 @@ impl Snapshotting {
     fn on_begun(&mut self, now: Now, index: Index) {
         self.stage = SnapshotStage::Writing(index);
         self.entries = 0;
-        self.begun_log_bytes = std::mem::take(&mut self.log_bytes);
+        self.log_bytes = 0;
         self.begun_bytes = self.unsaved_bytes;
         self.encoded_bytes = 0;
         self.begun_us = now.mono_us;
@@ -162,7 +159,7 @@ impl Snapshotting {
         self.stage = SnapshotStage::Idle;
         self.not_before_us = Some(now.mono_us + pause_us);
         self.entries += snapshot_count;
-        self.log_bytes += self.begun_log_bytes;
+        self.log_bytes = self.unsaved_bytes;
     }
 
     /// Whether the disk lately had no room for a snapshot.

@@ -284,25 +284,30 @@ fn the_buffer_of_a_body_grows_rarely_however_small_the_packets_are() {
     assert!(held.len() <= 6, "{held:?}");
 }
 
+/// The watch that `request` asks for, which is over in this turn; its connection at the client.
+fn watch_that_is_over(rig: &mut Rig, machine: &mut Machine, request: &[u8]) -> (TcpStream, Ticket) {
+    let mut other = rig.connect();
+    other.write_all(request).expect("it is sent");
+    rig.read_all(request.len());
+    rig.clients.decode(machine, NOW);
+    let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
+    let ticket = conn.ticket().expect("it is in flight");
+    rig.clients.new_timed_out.push(Answer {
+        ticket,
+        outcome: Outcome::WatchTimedOut,
+        at: machine.indexes(),
+    });
+    (other, ticket)
+}
+
 /// A stream is over in the turn of an event that it has not got yet. The event comes first: its client
 /// goes on after the index that the end of the stream tells.
 #[test]
 fn the_end_of_a_watch_comes_after_its_events() {
     let mut rig = Rig::new();
     let mut machine = member();
-    let mut other = rig.connect();
     let request = b"GET /v2/keys/a?wait=true&stream=true&timeout=1 HTTP/1.1\r\nHost: n1\r\n\r\n";
-    other.write_all(request).expect("it is sent");
-    rig.read_all(request.len());
-    rig.clients.decode(&mut machine, NOW);
-    let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
-    let ticket = conn.ticket().expect("it is in flight");
-    let at = machine.indexes();
-    rig.clients.new_timed_out.push(Answer {
-        ticket,
-        outcome: Outcome::WatchTimedOut,
-        at,
-    });
+    let (mut other, ticket) = watch_that_is_over(&mut rig, &mut machine, request);
     let mut events = vec![delivery(2, &[ticket.0])];
     rig.clients.deliver(&mut events, &mut machine, NOW);
     rig.clients.flush();
@@ -316,24 +321,13 @@ fn the_end_of_a_watch_comes_after_its_events() {
     assert!(answer.contains("\"modifiedIndex\":2"), "{answer}");
 }
 
-/// The queue of events is full in the turn in which a watch is over: what is cut of it comes no more.
+/// The queue of events is full in the turn in which a watch is over. Events that are cut never come.
 #[test]
 fn a_watch_that_is_over_does_not_wait_for_events_that_are_cut() {
     let mut rig = Rig::new();
     let mut machine = member();
-    let mut other = rig.connect();
     let request = b"GET /v2/keys/a?wait=true&timeout=1 HTTP/1.1\r\nHost: n1\r\n\r\n";
-    other.write_all(request).expect("it is sent");
-    rig.read_all(request.len());
-    rig.clients.decode(&mut machine, NOW);
-    let (_, conn) = rig.clients.conns.iter_mut().next().expect("it is there");
-    let ticket = conn.ticket().expect("it is in flight");
-    let at = machine.indexes();
-    rig.clients.new_timed_out.push(Answer {
-        ticket,
-        outcome: Outcome::WatchTimedOut,
-        at,
-    });
+    let (_other, ticket) = watch_that_is_over(&mut rig, &mut machine, request);
     // For a watcher whose connection has ended.
     let mut events: Vec<Delivery> = (0..5_000).map(|n| delivery(n, &[u64::MAX])).collect();
     rig.clients.deliver(&mut events, &mut machine, NOW);

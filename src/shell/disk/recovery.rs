@@ -54,7 +54,7 @@ struct RestoredSnapshot {
     damaged: Vec<Index>,
 }
 
-/// The newest snapshot, if it was read beside the log: its index, and what was read.
+/// The index and the content of the newest snapshot, if it was read beside the log.
 type EarlySnapshot = Option<(Index, Result<(SnapshotMeta, Store), Unusable>)>;
 
 /// How the log is read, from a directory that is locked: bodies of entries up to an index are not kept.
@@ -66,7 +66,7 @@ type ReadLog<F> = fn(
     Index,
 ) -> Result<(Wal<F>, wal::Recovered, EarlySnapshot), String>;
 
-/// The disk and what it holds, or a sentence for the user.
+/// The disk with its content, or a sentence for the user.
 type Opened<F> = Result<(Disk<F>, Recovered), String>;
 
 impl Disk {
@@ -453,8 +453,8 @@ fn write_first_snapshot<F: FileSystem>(
 }
 
 /// Restores the newest snapshot in `kept` that is whole. Damaged ones are removed from `kept`: the
-/// older snapshot and the log, which continues from it, hold the same data. `early`: what was read of
-/// the first one before.
+/// older snapshot and the log, which continues from it, hold the same data. `early`: the
+/// first one, if it was read before.
 fn restore_newest<F: FileSystem>(
     data_dir: &DataDir<F>,
     kept: &mut Vec<Index>,
