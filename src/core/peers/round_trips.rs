@@ -22,7 +22,7 @@ use crate::core::timer::Now;
 const WINDOW_S: u64 = 20;
 /// The pause between a pong and the next ping, in microseconds, if a message to the peer leaves with
 /// the ping: they share a packet.
-const PAUSE_US: u64 = 1_000_000;
+const PAUSE_US: u64 = 2_000_000;
 /// The pause without such a message.
 const PAUSE_ALONE_US: u64 = 5_000_000;
 /// The pause while a recent round trip was slow: then the second slowest one is not left to chance.
