@@ -138,7 +138,7 @@ fn log_bridged_clock(by_ms: u64) {
 fn log_abandoned_snapshot(index: Index, pause_us: u64) {
     log::warn!(
         "the snapshot of index {} is given up: the former one stays, and the log grows. Trying again \
-         after {} s",
+         within {} s",
         index.0,
         pause_us / 1_000_000
     );

@@ -27,8 +27,9 @@ const BYTES_PER_MS: u64 = 16 << 10;
 const NO_ROOM_PAUSE_US: u64 = 60_000_000;
 /// The pause after a snapshot whose copies took too much memory, in microseconds.
 const GIVEN_UP_PAUSE_US: u64 = 1_000_000;
-/// The longest pause while a peer can be sent no other snapshot, in microseconds.
-const PEER_PAUSE_US: u64 = 5_000_000;
+/// The longest pause while a peer can be sent no other snapshot, or the log takes no values until the
+/// next one, in microseconds.
+const AWAITED_PAUSE_US: u64 = 5_000_000;
 
 /// The progress of this member's own snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,10 +174,11 @@ impl Snapshotting {
 impl Replica {
     /// Begins a snapshot if one is due, and continues the one under way.
     pub(super) fn continue_snapshot(&mut self, now: Now) {
+        let is_awaited = self.raft.must_snapshot_for_peer() || self.is_log_full();
         if let Some(us) = &mut self.snapshotting.not_before_us
-            && self.raft.must_snapshot_for_peer()
+            && is_awaited
         {
-            *us = (*us).min(now.mono_us + PEER_PAUSE_US);
+            *us = (*us).min(now.mono_us + AWAITED_PAUSE_US);
         }
         self.snapshotting
             .not_before_us
