@@ -226,6 +226,11 @@ impl Disk {
         free
     }
 
+    /// Whether the log takes less than usual, and the disk had no room for more.
+    pub fn lacks_room(&self) -> bool {
+        self.real.lacks_room()
+    }
+
     /// When `poll_space` must be called again, in microseconds of the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
         self.real.next_deadline()

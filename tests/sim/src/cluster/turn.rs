@@ -357,6 +357,7 @@ impl World {
             if let Some(free_bytes) = run.disk.poll_room() {
                 run.core.on_room(free_bytes);
             }
+            run.core.on_log_growth(!run.disk.lacks_room());
             if run.disk.has_failed() {
                 self.trace.note(slot, "disk fails", 0, 0, 0);
                 stopped = true;
