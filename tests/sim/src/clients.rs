@@ -224,6 +224,9 @@ impl World {
                     self.queue.push(at, Ev::Timeout { client, seq });
                 }
                 Asker::Call(key) => self.break_call(key),
+                Asker::Writer(first) => {
+                    self.writes.remove(&first);
+                }
                 Asker::Admin | Asker::Reader { .. } => {}
             }
         }
@@ -283,6 +286,11 @@ impl World {
             None => Ok(()),
             Some((Asker::Admin | Asker::Reader { .. }, _)) => {
                 self.tickets.remove(&ticket);
+                Ok(())
+            }
+            Some((Asker::Writer(first), _)) => {
+                self.tickets.remove(&ticket);
+                self.on_write_answer(first, &answer.outcome);
                 Ok(())
             }
             Some((Asker::Call(key), _)) => {
@@ -509,7 +517,7 @@ impl World {
     }
 
     /// A process gets a request then, or when its pause ends.
-    fn give(&mut self, (slot, epoch): (usize, u64), time_us: u64, ticket: Ticket, op: Box<Op>) {
+    pub fn give(&mut self, (slot, epoch): (usize, u64), time_us: u64, ticket: Ticket, op: Box<Op>) {
         self.queue.push(
             time_us,
             Ev::Ask {

@@ -20,6 +20,7 @@ use super::shown::{Shown, shows_state};
 use super::trace::Trace;
 use super::truth::{Checked, MemLog, Truth, Violation, violation};
 use super::watch::Watcher;
+use super::writes::OpenWrite;
 use crate::counts::Counts;
 use std::collections::BTreeMap;
 use tern::codec::http::url::Url;
@@ -225,6 +226,8 @@ pub enum Asker {
     /// Another machine, by the number of its call.
     Call(u64),
     Admin,
+    /// The write through the machine of this slot (`World::begin_writes`).
+    Writer(usize),
     /// A linearizable read that checks its round, and how many entries were committed when it was
     /// sent.
     Reader {
@@ -243,6 +246,8 @@ pub enum Phase {
     Copy,
     /// One member went on alone, and the others come back.
     Return,
+    /// The others take values.
+    Writes,
     Done,
 }
 
@@ -310,6 +315,8 @@ pub struct World {
     /// While healing: since when the members should become equal, and whether they have.
     pub equal_since_us: u64,
     pub was_equal: bool,
+    /// By the slot where each began: the writes after the healing that are not acknowledged.
+    pub writes: BTreeMap<usize, OpenWrite>,
     /// A second process of a member runs before the seed ends.
     pub ends_with_copy: bool,
     pub copy_run: Option<CopyRun>,
@@ -423,6 +430,7 @@ impl World {
             phase_since_us: 0,
             equal_since_us: 0,
             was_equal: false,
+            writes: BTreeMap::new(),
             ends_with_copy: false,
             copy_run: None,
             connections: BTreeMap::new(),

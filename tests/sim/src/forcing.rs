@@ -70,7 +70,8 @@ impl World {
     pub fn look_at_return(&mut self, since_us: u64) {
         let run = self.leader().and_then(|leader| self.up(leader));
         if run.is_some_and(|run| run.seen.commit == run.log.last()) {
-            return self.enter(Phase::Done);
+            self.begin_writes();
+            return self.enter(Phase::Writes);
         }
         if since_us > RETURN_TIMEOUTS * self.election_us() + self.lines_us() {
             let text = format!("the old members: {}", self.why_not_equal());

@@ -52,6 +52,10 @@ impl World {
             if self.counts.settled_ms == 0 {
                 self.counts.settled_ms = since_us / 1_000;
                 self.ends_with_copy = self.rng.chance(250_000);
+                self.begin_writes();
+            }
+            if !self.writes.is_empty() {
+                return;
             }
             if self.ends_with_copy && since_us <= CALM_TIMEOUTS * election_us + CALM_US {
                 return;

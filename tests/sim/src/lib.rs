@@ -33,5 +33,6 @@ mod truth;
 mod views;
 mod watch;
 mod workload;
+mod writes;
 
 pub use cluster::Plant;

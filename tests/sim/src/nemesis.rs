@@ -53,8 +53,10 @@ impl World {
             Phase::Healing => self.look_at_healing(since),
             Phase::Copy => self.look_at_copy(since),
             Phase::Return => self.look_at_return(since),
-            Phase::Faults | Phase::Done => {}
+            Phase::Writes if self.writes.is_empty() => self.enter(Phase::Done),
+            Phase::Faults | Phase::Writes | Phase::Done => {}
         }
+        self.check_writes();
         self.check_leaders();
         self.ask_deposed_leaders();
         if self.phase == Phase::Faults && self.rng.chance(50_000) {
