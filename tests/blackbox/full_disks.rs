@@ -2,7 +2,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tern_support::client::until;
-use tern_support::fleet::{follow, followed, leader_of, prepare, put, shows, votes};
+use tern_support::fleet::{ask, follow, followed, leader_of, prepare, put, shows, votes};
 use tern_support::namespace;
 use tern_support::server::Server;
 
@@ -177,5 +177,52 @@ fn all_disks_are_full() {
     for server in &all.servers {
         shows(server, "again", "1");
     }
+    all.are_well();
+}
+
+/// Copies a file as `cp` does: pages of zeros become holes.
+fn make_holes(path: &Path) {
+    use std::os::unix::fs::FileExt;
+    let bytes = std::fs::read(path).expect("it can be read");
+    std::fs::remove_file(path).expect("it is a file");
+    let file = std::fs::File::create(path).expect("a new file");
+    file.set_len(bytes.len() as u64).expect("it is sparse");
+    for (page, at) in bytes.chunks(4096).zip((0..).step_by(4096)) {
+        if page.iter().any(|byte| *byte != 0) {
+            file.write_all_at(page, at).expect("it is written");
+        }
+    }
+}
+
+/// The segments of a copied directory have holes. A write there on a full disk ended the process at each
+/// start.
+#[test]
+fn a_copied_directory_on_a_full_disk() {
+    if !namespace::enter() {
+        return;
+    }
+    let mut all = Disks::start();
+    let (copied, other) = (0, 1);
+    put(&all.servers, "before", "1");
+    shows(&all.servers[copied], "before", "1");
+    all.servers[copied].kill();
+    for file in std::fs::read_dir(&all.disks[copied]).expect("a folder") {
+        let path = file.expect("an entry").path();
+        if path.extension().is_some() {
+            make_holes(&path);
+        }
+    }
+    all.fill(copied);
+    all.servers[copied].run();
+    all.logs(copied, "the disk of -data-dir is full");
+    put(&all.servers[other..], "meanwhile", "1");
+    until("it answers reads", || {
+        let answer = ask(all.servers[copied].client_at(), "GET", "/v2/keys/", "")?;
+        (answer.status() == 200).then_some(())
+    });
+    all.are_well();
+    all.empty(copied);
+    shows(&all.servers[copied], "before", "1");
+    shows(&all.servers[copied], "meanwhile", "1");
     all.are_well();
 }

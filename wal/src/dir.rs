@@ -181,9 +181,13 @@ impl<F: FileSystem> LogDir<F> {
         Ok(None)
     }
 
-    /// Allocates the first `bytes` bytes of a file. `false`: the disk has no room. A write through
-    /// the map of a sparse file would be a SIGBUS on a full disk.
-    fn allocate(&mut self, file: &F::File, name: &str, bytes: u64) -> Result<bool, Error> {
+    /// Allocates the first `bytes` bytes of a file, where they are not. `false`: the disk has no
+    /// room. A write through the map of a sparse file would be a SIGBUS on a full disk.
+    ///
+    /// # Errors
+    ///
+    /// A system call failed.
+    pub fn allocate(&mut self, file: &F::File, name: &str, bytes: u64) -> Result<bool, Error> {
         let call = SystemCall {
             name: "fallocate",
             file: name,

@@ -67,6 +67,18 @@ pub struct Job {
     pub buffer: Vec<u8>,
 }
 
+impl Job {
+    /// One of its steps has made a spare, or the disk had no room for it.
+    pub fn on_spare(&mut self, spare: Spare, is_made: bool) {
+        let list = if is_made {
+            &mut self.made
+        } else {
+            &mut self.refused
+        };
+        list.push(spare);
+    }
+}
+
 /// How a job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, FileType, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::{Advice, FallocateFlags, IFlags, OFlags};
@@ -18,6 +18,8 @@ use crate::map::SegmentMap;
 
 /// The mode of a new folder: values may be secret.
 const FOLDER_MODE: u32 = 0o700;
+/// The unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
 /// The mode of a new file.
 const FILE_MODE: u32 = 0o600;
 
@@ -138,6 +140,8 @@ impl OpenFile for File {
         loop {
             match rustix::fs::fallocate(self, FallocateFlags::empty(), 0, bytes) {
                 Err(Errno::INTR) => {}
+                // xfs wants room also where all bytes are allocated.
+                Err(_) if self.metadata()?.blocks() * BLOCK_BYTES >= bytes => return Ok(()),
                 other => return other.map_err(io::Error::from),
             }
         }

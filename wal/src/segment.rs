@@ -31,7 +31,8 @@ pub struct ActiveSegment<F: FileSystem> {
     map: Option<<F::File as OpenFile>::Map>,
     /// The number of the segment.
     sequence: u64,
-    /// The length of the file in bytes; all of it is allocated.
+    /// The length of the file in bytes; all of it is allocated. Less if the disk had no room for the
+    /// holes of a copied file: up to `end`.
     bytes: u64,
     /// The offset where the next batch goes; only rises. A multiple of 8, at most `bytes`.
     end: usize,
@@ -221,7 +222,8 @@ pub fn put_into_use<F: FileSystem>(
 
 /// Makes a spare of a segment that was released. It is renamed first: from then on its content
 /// means nothing. Its pages stay in the page cache, in small folios (see `write_by_pages`): writing
-/// to one that is there takes less time.
+/// to one that is there takes less time. `false`: the disk has no room for the holes of a copied
+/// segment, and no file is left.
 ///
 /// # Errors
 ///
@@ -229,13 +231,19 @@ pub fn put_into_use<F: FileSystem>(
 pub fn recycle<F: FileSystem>(
     dir: &mut LogDir<F>,
     sequence: u64,
-    spare: &str,
-) -> Result<(), Error> {
-    dir.rename(&log_name(sequence), spare)?;
+    spare: &Spare,
+) -> Result<bool, Error> {
+    let name = &spare.name;
+    dir.rename(&log_name(sequence), name)?;
     dir.sync_names()?;
-    let file = dir.open(spare)?;
-    dir.write(&file, spare, &[0; PAGE], 0)?;
-    dir.sync(&file, spare)
+    let file = dir.open(name)?;
+    if !dir.allocate(&file, name, spare.bytes)? {
+        dir.unlink(name)?;
+        return Ok(false);
+    }
+    dir.write(&file, name, &[0; PAGE], 0)?;
+    dir.sync(&file, name)?;
+    Ok(true)
 }
 
 /// Removes a segment that was released.
@@ -392,6 +400,10 @@ impl<F: FileSystem> SegmentBytes for SegmentReader<'_, F> {
 /// overwrite the valid headers: no other bytes can pass for a record later. A torn tail that is
 /// needed as a proof stays: the caller must go on in another segment.
 ///
+/// A copy of the directory may have holes where zeros were. If the disk has no room for them, the
+/// segment counts as full and nothing is written to it. A torn tail then stays behind the end, which
+/// the next segment states in its head.
+///
 /// # Errors
 ///
 /// A system call failed.
@@ -402,7 +414,8 @@ pub fn open_last<F: FileSystem>(
 ) -> Result<ActiveSegment<F>, Error> {
     let name = log_name(last.sequence);
     let file = dir.open(&name)?;
-    if tail.dirty_end > tail.end && !tail.needs_torn_tail() {
+    let is_allocated = dir.allocate(&file, &name, last.bytes)?;
+    if is_allocated && tail.dirty_end > tail.end && !tail.needs_torn_tail() {
         let zeros = vec![0; PIECE_BYTES.min(tail.dirty_end - tail.end)];
         let mut at = tail.end;
         while at < tail.dirty_end {
@@ -419,14 +432,18 @@ pub fn open_last<F: FileSystem>(
         name,
         map: Some(map),
         sequence: last.sequence,
-        bytes: last.bytes,
+        bytes: if is_allocated {
+            last.bytes
+        } else {
+            tail.end as u64
+        },
         end: tail.end,
     })
 }
 
 /// The spares among `names` that have `bytes` bytes, at most [`SPARES_MAX`]. The others, longer ones
-/// included, are removed. Another process may have read them, in large folios: they are dropped from
-/// the page cache.
+/// included, are removed, and a copied one if the disk has no room for its holes. Another process may
+/// have read them, in large folios: they are dropped from the page cache.
 ///
 /// # Errors
 ///
@@ -439,7 +456,8 @@ pub fn keep_spares<F: FileSystem>(
     let mut spares = Vec::new();
     for name in names.iter().filter(|n| is_spare(n)) {
         let file = dir.open(name)?;
-        if dir.length(&file, name)? == bytes && spares.len() < SPARES_MAX {
+        let is_wanted = dir.length(&file, name)? == bytes && spares.len() < SPARES_MAX;
+        if is_wanted && dir.allocate(&file, name, bytes)? {
             dir.drop_cache(&file, name)?;
             let name = name.clone();
             spares.push(Spare { name, bytes });

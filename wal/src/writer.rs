@@ -57,16 +57,11 @@ impl<F: FileSystem> Writer<F> {
             Step::Rotate { spare, head } => self.rotate(&spare, &head)?,
             Step::MakeSpare(spare) => {
                 let is_made = segment::make_spare(&mut self.dir, &spare)?;
-                let list = if is_made {
-                    &mut job.made
-                } else {
-                    &mut job.refused
-                };
-                list.push(spare);
+                job.on_spare(spare, is_made);
             }
             Step::Recycle { sequence, spare } => {
-                segment::recycle(&mut self.dir, sequence, &spare.name)?;
-                job.made.push(spare);
+                let is_made = segment::recycle(&mut self.dir, sequence, &spare)?;
+                job.on_spare(spare, is_made);
             }
             Step::Remove { sequence } => segment::remove(&mut self.dir, sequence)?,
         }
