@@ -47,7 +47,7 @@ pub struct SnapshotTransfer {
     meta: SnapshotMeta,
     /// The first byte of the chunk that the peer wants.
     offset: u64,
-    /// The largest `offset` so far.
+    /// The largest `offset` since the link opened.
     reached: u64,
     /// When that was reached, in microseconds of the monotonic clock.
     reached_us: u64,
@@ -403,6 +403,8 @@ impl Progress {
             ProgressState::Snapshot(transfer) => {
                 transfer.asked_us = None;
                 transfer.waits = 1;
+                // A process that has started again begins with the first byte, and gets further.
+                transfer.reached = 0;
             }
             ProgressState::Probe { .. } | ProgressState::Replicate => {
                 self.become_probe(self.next.min(self.matched.next()));
@@ -839,6 +841,12 @@ mod tests {
         assert_eq!(peer.kept_snapshot_index(2 * STUCK_US + 1), None);
         peer.on_chunk_wanted(Index(4), 16, 3 * STUCK_US);
         assert_eq!(peer.kept_snapshot_index(4 * STUCK_US), Some(Index(4)));
+        // All again, because the process of the peer has started again.
+        peer.on_link(false, 4 * STUCK_US);
+        peer.on_link(true, 4 * STUCK_US);
+        peer.on_chunk_wanted(Index(4), 0, 4 * STUCK_US);
+        peer.on_chunk_wanted(Index(4), 8, 5 * STUCK_US);
+        assert_eq!(peer.kept_snapshot_index(6 * STUCK_US), Some(Index(4)));
     }
 
     #[test]
