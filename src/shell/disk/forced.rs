@@ -132,7 +132,7 @@ fn begin<F: FileSystem>(
 }
 
 /// Reads the file, and does the steps that are left. Returns the clusters that this machine has
-/// left; none if it never went on alone.
+/// left, none if it never went on alone; and whether steps were left: the snapshot is another one then.
 ///
 /// # Errors
 ///
@@ -142,14 +142,14 @@ pub fn complete<F: FileSystem>(
     config: &Config,
     wal: &mut Wal<F>,
     log: &mut wal::Recovered,
-) -> Result<Vec<u64>, String> {
+) -> Result<(Vec<u64>, bool), String> {
     let Some(forced) = read(data_dir)? else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     };
     if !forced.finished {
         *log = finish(data_dir, config.segment_bytes, wal, &forced)?;
     }
-    Ok(forced.former)
+    Ok((forced.former, !forced.finished))
 }
 
 /// Replaces the log, and everything besides it, by the beginning of the new cluster. Returns the

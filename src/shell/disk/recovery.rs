@@ -106,7 +106,8 @@ impl<F: FileSystem> Disk<F> {
         prepare(data_dir, config)?;
         let covered = newest_snapshot(data_dir);
         let (mut wal, mut log, early) = read(data_dir, config, lock(data_dir)?, covered)?;
-        let former_clusters = forced::complete(data_dir, config, &mut wal, &mut log)?;
+        let (former_clusters, is_replaced) =
+            forced::complete(data_dir, config, &mut wal, &mut log)?;
         let membership = membership::read(data_dir)?;
         let record = standby::read(data_dir)?;
         let peers = record.as_ref().map_or(Vec::new(), known_peers);
@@ -131,7 +132,7 @@ impl<F: FileSystem> Disk<F> {
                 kept = vec![founding.meta.index];
             }
             // Or the files of snapshots may be others than at the beginning.
-            let early = early.filter(|_| !is_empty && former_clusters.is_empty());
+            let early = early.filter(|_| !is_empty && !is_replaced);
             let base = restore_newest(data_dir, &mut kept, history_limits(config), early)?;
             if base.meta.index < covered {
                 // The bodies of the entries between the two are needed after all.
