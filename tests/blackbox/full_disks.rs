@@ -221,8 +221,8 @@ fn a_copied_directory_on_a_full_disk() {
         (answer.status() == 200).then_some(())
     });
     all.are_well();
-    all.empty(copied);
     shows(&all.servers[copied], "before", "1");
+    all.empty(copied);
     shows(&all.servers[copied], "meanwhile", "1");
     all.are_well();
 }

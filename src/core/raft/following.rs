@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::message::{AppendAnswer, Entry, Index, PeerId, Rpc, Term};
+use super::room::{ENTRY_RESERVE_BYTES, entry_cost};
 use super::{HeartbeatReport, Raft, RaftNotice, RaftRole};
 
 /// A heartbeat is reported as late if the leader was silent for this many tenths of the time after
@@ -28,6 +29,9 @@ pub struct LeaderMatch {
     /// term.
     leader_commit: Index,
 
+    /// After the verified entries this log has another one than the leader, and no room to replace it.
+    keeps_other_tail: bool,
+
     /// The leader's last append continued this log. False in a new term, after an append that was
     /// rejected, and while the leader sends a snapshot: its heartbeats then compare nothing.
     is_continued: bool,
@@ -40,6 +44,7 @@ impl LeaderMatch {
             verified: commit,
             acknowledged: Index(0),
             leader_commit: Index(0),
+            keeps_other_tail: false,
             is_continued: false,
         }
     }
@@ -67,6 +72,7 @@ impl LeaderMatch {
     /// The entries from `from` on are truncated.
     pub fn on_truncate(&mut self, from: Index) {
         self.verified = self.verified.min(from.prev());
+        self.keeps_other_tail = false;
     }
 
     /// The leader is told that the entries up to `matched` are durable here.
@@ -210,6 +216,7 @@ impl Raft {
                 continue;
             }
             if !self.takes_body(entry.size()) {
+                self.leader_match.keeps_other_tail |= held_term.is_some();
                 return end;
             }
             if held_term.is_some() {
@@ -275,10 +282,22 @@ impl Raft {
         let rpc = Rpc::AppendReply {
             round,
             sync_us: self.election.own_sync_us(),
-            free_bytes: self.room.offered_bytes(),
+            free_bytes: self.offered_bytes(),
             answer,
         };
         self.send(to, rpc);
+    }
+
+    /// The bytes of entries that the leader may send. An entry that follows the verified ones and is
+    /// here already takes no room: the leader finds out that it is the same one by sending it.
+    fn offered_bytes(&self) -> u64 {
+        let bytes = self.room.offered_bytes();
+        match self.log.get(self.leader_match.verified().next()) {
+            Some(entry) if bytes > 0 && !self.leader_match.keeps_other_tail => {
+                bytes.max(entry_cost(entry) + ENTRY_RESERVE_BYTES)
+            }
+            _ => bytes,
+        }
     }
 
     /// Tells the leader what is durable if that is more than it was told. Called after a sync.
