@@ -150,6 +150,7 @@ impl OutBuffer {
         spare: impl FnOnce() -> Vec<u8>,
         write: impl FnOnce(&mut Vec<u8>) -> R,
     ) -> R {
+        self.drop_sent();
         if self.tail.capacity() == 0 {
             self.tail = spare();
         }
@@ -159,6 +160,18 @@ impl OutBuffer {
         self.unsent += self.tail.len() - before;
         self.own += self.tail.len() - before;
         result
+    }
+
+    /// Gives the written bytes of `tail` back once they are at least as many as the others: a client
+    /// that reads steadily may always leave some. Each byte is moved once for each written one.
+    fn drop_sent(&mut self) {
+        if self.pieces.is_empty() && self.sent > 0 && self.sent >= self.unsent {
+            self.tail.drain(..self.sent);
+            self.sent = 0;
+            if self.tail.capacity() / 4 > self.tail.len() {
+                self.tail.shrink_to(2 * self.tail.len());
+            }
+        }
     }
 
     /// Inserts shared values into the bytes of the last `append`. `SharedValue::at` is the place of
@@ -286,14 +299,40 @@ mod tests {
         }
     }
 
+    /// A client that reads as fast as bytes are appended, and never all of them.
+    #[test]
+    fn written_bytes_do_not_stay_in_memory() {
+        let total = SharedTotal::default();
+        let mut out = OutBuffer::default();
+        out.append(Vec::new, |out| out.extend_from_slice(&[0; 1 << 20]));
+        for round in 0..1_000_u32 {
+            let bytes = [round as u8; 64 << 10];
+            out.append(Vec::new, |out| out.extend_from_slice(&bytes));
+            if round % 10 == 9 {
+                let value = "value".into();
+                out.share(
+                    vec![SharedValue {
+                        at: out.tail.len(),
+                        value,
+                    }],
+                    &total,
+                );
+            }
+            let kept = 1_000;
+            out.advance(out.len() - kept);
+            assert!(out.tail.capacity() <= 4 << 20, "{}", out.tail.capacity());
+        }
+        assert_eq!((out.len(), out.tail.capacity() < 256 << 10), (1_000, true));
+    }
+
     #[test]
     fn shared_values_are_sent_in_their_places() {
-        let values = || {
-            let value = |at, text: &str| SharedValue {
-                at,
+        let values = |from| {
+            let value = |place, text: &str| SharedValue {
+                at: from + place,
                 value: text.into(),
             };
-            vec![value(6, "1234"), value(6, "5678"), value(10, "90")]
+            vec![value(3, "1234"), value(3, "5678"), value(7, "90")]
         };
         for at_most in 1..30 {
             let total = SharedTotal::default();
@@ -301,8 +340,12 @@ mod tests {
             let mut wire = Vec::new();
             out.append(Vec::new, |out| out.extend_from_slice(b"abc"));
             write(&mut out, 2, &mut wire);
-            out.append(Vec::new, |out| out.extend_from_slice(b"defghijkl"));
-            out.share(values(), &total);
+            let from = out.append(Vec::new, |out| {
+                let from = out.len();
+                out.extend_from_slice(b"defghijkl");
+                from
+            });
+            out.share(values(from), &total);
             assert_eq!((out.len(), total.bytes()), (20, 10));
             out.append(Vec::new, |out| out.extend_from_slice(b"mn"));
             while !out.is_empty() {
