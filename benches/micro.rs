@@ -94,6 +94,7 @@ fn settings() -> ApiSettings {
         cors: Vec::new(),
         compat_2: false,
         forward: false,
+        trace: false,
     }
 }
 

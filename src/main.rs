@@ -155,7 +155,6 @@ fn serve(config: &Config, signals: &StartSignals) -> Result<End, String> {
         log::warn!("{warning}");
     }
     log::info!("{}", config.memory_line());
-    refuse_unsupported(config)?;
     let mut config = config.clone();
     let mut joins = config.names_a_cluster();
     loop {
@@ -181,14 +180,6 @@ fn serve(config: &Config, signals: &StartSignals) -> Result<End, String> {
             end => return Ok(end),
         }
     }
-}
-
-/// Refuses settings that this version does not support.
-fn refuse_unsupported(config: &Config) -> Result<(), String> {
-    if config.trace {
-        return Err("-trace: this version has no /debug/metrics. Start without it".into());
-    }
-    Ok(())
 }
 
 /// Runs until tern is stopped, or must start again as the founder of a cluster, or as what is left

@@ -66,6 +66,8 @@ pub struct ApiSettings {
     pub compat_2: bool,
     /// `-forward`: a standby sends short requests and watches to the leader instead of redirecting.
     pub forward: bool,
+    /// `-trace`: `/metrics` has its name in 0.4 too, `/debug/metrics`.
+    pub trace: bool,
 }
 
 /// Whether this machine answers requests itself.
@@ -254,6 +256,13 @@ const PAGES: &[Page] = &[
     page(Below("/mod/v2/leader/"), SWITCH_METHODS, locks::leader),
 ];
 
+/// The page of the client port under `-trace`.
+const PAGES_TRACED: &[Page] = &[page(
+    Exact("/debug/metrics"),
+    METRICS_METHODS,
+    metrics::metrics,
+)];
+
 /// The pages of the client port under `-compat 2`, in place of the routes of the same paths.
 const PAGES_2X: &[Page] = &[
     page(Below("/v2/keys/"), KEY_METHODS, any_key),
@@ -398,6 +407,12 @@ fn handle<'a>(port: Port, mut exchange: Exchange<'a>) -> Handled {
     {
         return handled;
     }
+    if port == Client
+        && exchange.context.settings.trace
+        && let Some(handled) = handle_page(&mut exchange, PAGES_TRACED)
+    {
+        return handled;
+    }
     exchange.not_found()
 }
 
@@ -470,6 +485,9 @@ fn as_standby(exchange: &Exchange, leader_url: Option<&str>) -> Handled {
         match &*exchange.request.path {
             "/health" => return members::health(exchange),
             "/metrics" => return metrics::metrics(exchange),
+            "/debug/metrics" if exchange.context.settings.trace => {
+                return metrics::metrics(exchange);
+            }
             "/version" if exchange.context.settings.compat_2 => return version(exchange),
             _ => {}
         }

@@ -706,6 +706,7 @@ mod tests {
             cors: Vec::new(),
             compat_2: false,
             forward: false,
+            trace: false,
         }
     }
 

@@ -737,6 +737,7 @@ fn clients(config: &Config) -> Clients {
         cors: config.cors.iter().map(|o| o.as_str().into()).collect(),
         compat_2: config.compat_2,
         forward: config.forward,
+        trace: config.trace,
     };
     let limits = Limits {
         body_bytes_max: config.request_bytes_max,

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::Ipv4Addr;
 use tern_support::client::{Conn, form, request, until};
 use tern_support::fleet::{
-    Mode, cluster, followed, leader, leader_of, listed, lists, mode, port_of, prepare, put,
+    Mode, ask, cluster, followed, leader, leader_of, listed, lists, mode, port_of, prepare, put,
     settled, shows, shows_all, votes,
 };
 use tern_support::server::Server;
@@ -579,12 +579,13 @@ fn a_standby_of_what_is_not_tern() {
 }
 
 #[test]
-fn what_is_not_there_is_refused() {
-    let server = Server::prepare(&[]);
-    let mut command = server.command(&server.data_dir());
-    command.arg("-trace=*");
-    refused(command, &["-trace"]);
-    assert!(!server.data_dir().exists(), "nothing was touched");
+fn traced_machines_have_the_page_of_0_4() {
+    let server = Server::start(&["-trace=*"]);
+    for page in ["/metrics", "/debug/metrics"] {
+        let answer = ask(server.client_at(), "GET", page, "").expect("it listens");
+        assert_eq!(answer.status(), 200, "{page}");
+        assert!(answer.text().contains("tern_raft_term "), "{page}");
+    }
 }
 
 /// tern as the discovery service of another cluster: the first that comes starts it, the others

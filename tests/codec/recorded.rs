@@ -45,6 +45,7 @@ pub fn settings(scenario: &str, port: u16) -> ApiSettings {
         },
         compat_2: false,
         forward: false,
+        trace: false,
     }
 }
 

@@ -168,6 +168,7 @@ fn routed(rig: &Rig, (port, method, target, body): &(Port, &str, String, String)
         cors: Vec::new(),
         compat_2: false,
         forward: false,
+        trace: false,
     };
     let context = Context {
         settings: &settings,

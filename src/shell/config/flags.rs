@@ -217,7 +217,7 @@ const LOG: [CommandFlag; 5] = [
     flag("log-format", Text, "text|json", Fixed("text"),
         "Write each event to stdout as a line of text, or as a JSON object on a line."),
     flag("trace", Text, "'*'", Nothing,
-        "Serve /debug/metrics. This version cannot: it exits with an error."),
+        "Serve /metrics as /debug/metrics too."),
 ];
 
 #[rustfmt::skip]

@@ -35,6 +35,7 @@ impl Front {
             cors: Vec::new(),
             compat_2: false,
             forward: false,
+            trace: false,
         };
         Front {
             settings,
