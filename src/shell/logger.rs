@@ -228,11 +228,16 @@ impl LineSink {
         while written < self.waiting.len() {
             let end = self.waiting.len().min(written + PIECE_BYTES_MAX);
             match self.output.write(&self.waiting[written..end]) {
-                Ok(0) | Err(Errno::AGAIN) => break,
+                // On a full disk the lines wait for room.
+                Ok(0) | Err(Errno::AGAIN | Errno::NOSPC | Errno::DQUOT) => break,
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
-                // The reader has closed stdout: drop the lines.
-                Err(_) => written = self.waiting.len(),
+                // The reader has closed stdout: drop the lines. A report would have no reader.
+                Err(_) => {
+                    let lost = self.waiting[written..].iter().filter(|b| **b == b'\n');
+                    self.dropped_total += lost.count() as u64;
+                    written = self.waiting.len();
+                }
             }
         }
         self.waiting.drain(..written);
@@ -240,7 +245,7 @@ impl LineSink {
 }
 
 fn dropped_text(count: u64) -> String {
-    format!("{count} lines of this log were dropped, because its reader was too slow")
+    format!("{count} lines of this log were dropped: its reader was too slow, or its disk full")
 }
 
 /// A way to write to stdout without blocking.
@@ -349,6 +354,27 @@ mod tests {
         sink.put(b"line\n");
         sink.drain(plain);
         assert!(sink.waiting.is_empty());
+        assert_eq!(sink.dropped_total, 1);
+    }
+
+    #[test]
+    fn lines_wait_for_room_on_a_full_disk() {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut sink = LineSink::new(LogOutput::of(full.expect("the device")));
+        let long = "x".repeat(999);
+        for _ in 0..66 {
+            sink.put(plain(&long).as_bytes());
+            sink.drain(plain);
+        }
+        assert_eq!((sink.waiting.len(), sink.dropped_total), (65_000, 1));
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        sink.output = LogOutput::of(writer.as_fd());
+        sink.waiting.drain(1_000..);
+        sink.drain(plain);
+        drop((sink, writer));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("lines");
+        assert_eq!(text, plain(&long) + &plain(&dropped_text(1)));
     }
 
     #[test]

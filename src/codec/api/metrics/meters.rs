@@ -204,7 +204,7 @@ pub struct ProcessFigures {
     pub queues: Vec<QueueFigures>,
     /// Events that have not reached all of their watchers.
     pub waiting_events: usize,
-    /// Log lines that were dropped because the reader of the log was too slow.
+    /// Log lines that were dropped: their reader was too slow, or their disk full.
     pub dropped_lines: u64,
     /// The memory that the process may use, in bytes.
     pub memory_bytes_max: u64,

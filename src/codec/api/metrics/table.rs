@@ -353,7 +353,7 @@ pub(super) const TABLE: &[Metric] = &[
     ),
     row(
         "tern_log_lines_dropped_total",
-        "Log lines that were dropped because their reader was too slow.",
+        "Log lines that were dropped: their reader was too slow, or their disk full.",
         Counter(|f| one(Some(f.process.dropped_lines as f64))),
     ),
     row(
