@@ -390,7 +390,6 @@ mod tests {
             peers: connector(),
             clients: connector(),
             discovery: connector(),
-            discovery_authority: None,
         }
     }
 

@@ -167,10 +167,9 @@ pub struct Connectors {
     pub peers: Connector,
     /// To the client port of the leader: `-cert-file`, `-ca-file`.
     pub clients: Connector,
-    /// To the discovery service: shows no certificate and trusts the authorities of the system.
+    /// To the discovery service and wherever it redirects: shows no certificate and trusts the
+    /// authorities of the system.
     pub discovery: Connector,
-    /// `host:port` of the discovery service; `None` without one.
-    pub discovery_authority: Option<String>,
 }
 
 impl Connectors {
@@ -185,14 +184,16 @@ impl Connectors {
         peers.and(clients).and(discovery)
     }
 
-    fn of(&mut self, url: &Url, origin: &CallOrigin) -> &mut Connector {
-        if let CallOrigin::Client { .. } = origin {
-            return &mut self.clients;
+    /// The connector for each hop of a call. The address of the hop does not matter: a discovery
+    /// service may redirect to another host.
+    fn of(&mut self, origin: &CallOrigin) -> &mut Connector {
+        match origin {
+            CallOrigin::Client { .. } => &mut self.clients,
+            CallOrigin::Machine { question, .. } if question.is_for_discovery() => {
+                &mut self.discovery
+            }
+            CallOrigin::Machine { .. } => &mut self.peers,
         }
-        if self.discovery_authority.as_deref() == Some(url.authority) {
-            return &mut self.discovery;
-        }
-        &mut self.peers
     }
 }
 
@@ -436,7 +437,7 @@ impl OutgoingCall {
             since_us: tools.now.mono_us,
         };
         let token = self.slot.token(PoolKind::Calls);
-        let connector = tools.connectors.of(&url, &self.origin);
+        let connector = tools.connectors.of(&self.origin);
         let registered = connector.connect(&url, address).and_then(|transport| {
             let mut socket = Socket::connecting(transport);
             socket.register_for_both(tools.registry, token)?;
@@ -620,5 +621,31 @@ impl OutgoingCall {
             is_redirected: self.is_too_long,
             call: self.call,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_discovery_service_is_shown_no_certificate_of_a_peer() {
+        let connector = || Connector::new(&Default::default());
+        let mut connectors = Connectors {
+            peers: connector(),
+            clients: connector(),
+            discovery: connector(),
+        };
+        let of = |question| CallOrigin::Machine {
+            id: CallId::REGISTRAR,
+            question,
+        };
+        let discovery: *const Connector = &connectors.discovery;
+        assert!(std::ptr::eq(
+            discovery,
+            connectors.of(&of(Question::TakeLead))
+        ));
+        let peers: *const Connector = &connectors.peers;
+        assert!(std::ptr::eq(peers, connectors.of(&of(Question::Version))));
     }
 }

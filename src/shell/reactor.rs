@@ -28,7 +28,6 @@ use super::turn_times::TurnTimes;
 use crate::codec::api::{ApiSettings, Port};
 use crate::codec::cluster_api;
 use crate::codec::http::response::TEXT;
-use crate::codec::http::url::Url;
 use crate::codec::http::{Limits, Response};
 use crate::codec::peer::frame::MESSAGE_BYTES_MAX;
 use crate::codec::peer::hello::{REFUSED, encode_refusal};
@@ -720,12 +719,10 @@ fn links(config: &Config) -> Links {
 }
 
 fn connectors(config: &Config) -> Connectors {
-    let discovery_url = config.discovery.as_deref().and_then(Url::parse);
     Connectors {
         peers: Connector::new(&config.peer_tls),
         clients: Connector::new(&config.tls),
         discovery: Connector::new(&TlsFiles::default()),
-        discovery_authority: discovery_url.map(|url| url.authority.to_string()),
     }
 }
 
