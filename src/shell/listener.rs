@@ -65,7 +65,8 @@ impl BoundPort {
         let resolved = host_port.to_socket_addrs();
         let address = resolved
             .map_err(|e| format!("cannot resolve the address {host_port} to listen on: {e}"))?
-            .next()
+            // Like Go: a client of etcd expects `localhost` to be 127.0.0.1.
+            .min_by_key(SocketAddr::is_ipv6)
             .ok_or_else(|| format!("the address {host_port} to listen on has no IP address"))?;
         let socket =
             retry_while_in_use(|| bind(address)).map_err(|e| listen_error(host_port, &e))?;
