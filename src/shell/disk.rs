@@ -681,7 +681,7 @@ fn good_body(body: &EntryBody) -> &[u8] {
 pub fn or_exit<T>(result: Result<T, DiskFailure>) -> T {
     result.unwrap_or_else(|failure| {
         log::error!("{failure}: nothing more can be acknowledged, tern exits");
-        logger::flush();
+        logger::finish();
         std::process::exit(1)
     })
 }
