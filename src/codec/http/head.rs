@@ -148,7 +148,8 @@ pub struct Scan {
     place: HeadPlace,
     /// How many bytes of the input were scanned; only rises.
     at: usize,
-    /// Where the first line starts: after the empty lines before it. At most `at`.
+    /// Where the first line starts: after the empty lines before it, which do not count to the
+    /// length of the head. At most `at`.
     first: usize,
 }
 
@@ -164,10 +165,11 @@ impl Scan {
         input: &[u8],
         bytes_max: usize,
     ) -> Result<Option<std::ops::Range<usize>>, HeadFault> {
-        let input = &input[..input.len().min(bytes_max)];
-        while self.at < input.len() {
-            self.at += self.place.run(&input[self.at..]);
-            let Some(byte) = input.get(self.at) else {
+        loop {
+            let rest = &input[self.at..input.len().min(self.first + bytes_max)];
+            let run = self.place.run(rest);
+            self.at += run;
+            let Some(byte) = rest.get(run) else {
                 break;
             };
             self.place = self.place.step(*byte)?;
@@ -183,13 +185,22 @@ impl Scan {
                 | HeadPlace::EndLf => {}
             }
         }
-        if self.at >= bytes_max {
+        if self.at - self.first >= bytes_max {
             return Err(HeadFault::TooLong);
         }
         Ok(None)
     }
 
-    /// Whether a byte has arrived.
+    /// Forgets the empty lines before the first line, and returns their length. The caller drops
+    /// them from the front of the input.
+    #[must_use]
+    pub fn take_empty_lines(&mut self) -> usize {
+        let taken = std::mem::take(&mut self.first);
+        self.at -= taken;
+        taken
+    }
+
+    /// Whether a byte has arrived that `take_empty_lines` has not taken.
     pub fn has_begun(&self) -> bool {
         self.at > 0
     }

@@ -104,7 +104,7 @@ pub enum Parsed<'a> {
 /// How much of a request has arrived. The connection's deadline depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStage {
-    /// No byte.
+    /// No byte but empty lines: an old client may send one after a body.
     Idle,
     /// A part of the head.
     Head,
@@ -284,7 +284,8 @@ impl Parser {
         continue_100: &mut bool,
     ) -> Result<ParseStep<'a>, Reject> {
         let Some(range) = self.scan.head(input, limits.head_bytes_max)? else {
-            return Ok(ParseStep::More { consumed: 0 });
+            let consumed = self.scan.take_empty_lines();
+            return Ok(ParseStep::More { consumed });
         };
         let head = RequestHead::parse(&input[range.clone()])?;
         let received = input.len() - range.end;
