@@ -159,3 +159,34 @@ fn a_program_runs_at_each_change() {
         "{text}"
     );
 }
+
+/// Linux starts no program with a variable of more than 128 KiB.
+#[test]
+fn a_value_too_long_for_a_variable_is_on_stdin_only() {
+    let server = Server::start(&[]);
+    let script = "echo ${#ETCD_WATCH_VALUE}; cat; echo";
+    let args = [
+        "exec-watch",
+        "/a",
+        "--after-index",
+        "2",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let mut command = at(&server, &args);
+    command.env("ETCD_WATCH_VALUE", "that of another event");
+    let mut child = started(command);
+    let mut lines = lines_of(&mut child);
+    let longest = 128 * 1024 - "ETCD_WATCH_VALUE=".len() - 1;
+    for (length, in_variable) in [(longest, longest), (longest + 1, 0), (1 << 20, 0), (1, 1)] {
+        let value = "v".repeat(length);
+        server.client("PUT", "/v2/keys/a", &format!("value={value}"));
+        assert_eq!(lines.next(), Some(in_variable.to_string()));
+        let json = lines.next().expect("a line");
+        assert!(json.contains(&format!("\"value\":\"{value}\"")), "{length}");
+    }
+    child.kill().expect("it runs");
+    child.wait().expect("a child");
+}

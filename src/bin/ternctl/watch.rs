@@ -19,6 +19,10 @@ use ureq::http::{HeaderMap, Method, Response, StatusCode};
 const RETRY_PAUSE_MS: u64 = 500;
 /// Error 401 of etcd: the server has no longer all events since the index that was asked for.
 const EVENTS_CLEARED: &[u8] = b"\"errorCode\":401";
+/// The variable with the value, and the longest value in it: Linux starts no program with a variable
+/// of more than 128 KiB, its name, the `=` and the zero byte at its end included.
+const VALUE_VARIABLE: &str = "ETCD_WATCH_VALUE";
+const VARIABLE_VALUE_BYTES_MAX: usize = 128 * 1024 - VALUE_VARIABLE.len() - 2;
 
 #[derive(Debug, Args)]
 pub struct WatchArguments {
@@ -37,7 +41,7 @@ pub struct ExecWatchArguments {
     ///
     /// It finds the change in ETCD_WATCH_ACTION, ETCD_WATCH_KEY, ETCD_WATCH_VALUE and
     /// ETCD_WATCH_MODIFIED_INDEX, and as JSON on its stdin. The next change waits until it has
-    /// ended.
+    /// ended. A value of more than 131054 bytes, or with a zero byte, is on stdin only.
     #[arg(last = true, required = true)]
     program: Vec<String>,
 }
@@ -243,10 +247,13 @@ fn run(program: &[String], event: &WatchedEvent) -> Result<(), Failure> {
         .env("ETCD_WATCH_KEY", &node.key)
         .env("ETCD_WATCH_MODIFIED_INDEX", node.modified.to_string())
         .stdin(Stdio::piped());
-    // A variable cannot hold a zero byte; such a value is on stdin only.
-    if let Some(value) = node.value.as_ref().filter(|value| !value.contains('\0')) {
-        command.env("ETCD_WATCH_VALUE", value);
-    }
+    // A value that no variable can hold is on stdin only.
+    let fits = |value: &&String| value.len() <= VARIABLE_VALUE_BYTES_MAX && !value.contains('\0');
+    match node.value.as_ref().filter(fits) {
+        Some(value) => command.env(VALUE_VARIABLE, value),
+        // This ternctl may run for a change, too: its variable is that of another event.
+        None => command.env_remove(VALUE_VARIABLE),
+    };
     let mut child = command.spawn().map_err(|error| {
         let text = format!("{} cannot be started: {error}", program[0]);
         Failure::bad_arguments(text)
