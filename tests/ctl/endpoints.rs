@@ -51,6 +51,30 @@ fn endpoints_come_from_flag_variables_and_file_in_this_order() {
 }
 
 #[test]
+fn an_empty_variable_counts_as_not_given() {
+    let server = Server::start(&[]);
+    let live = url(&server);
+    run(&server, &["set", "/a", "1"]).text();
+    for name in ["CA_FILE", "CERT_FILE", "KEY_FILE", "CONFIG"] {
+        let get = ["-C", &live, "get", "/a"];
+        ended(with_env(&get, &format!("TERNCTL_{name}"), "")).text();
+    }
+    let mut next = with_env(&["get", "/a"], "TERNCTL_ENDPOINTS", "");
+    next.env("ETCDCTL_ENDPOINTS", &live);
+    ended(next).text();
+    // The setting of the file stands: it names a certificate that is not there.
+    let file = server.home.path().join("ternctl.conf");
+    std::fs::write(&file, "ca_file = \"/nowhere/ca.pem\"\n").expect("room");
+    let path = file.to_str().expect("UTF-8");
+    let https = live.replace("http:", "https:");
+    let get = ["--config", path, "-C", &https, "get", "/a"];
+    for name in ["TERNCTL_CA_FILE", "ETCDCTL_CA_FILE"] {
+        let said = ended(with_env(&get, name, "")).failed(1);
+        assert!(said.contains("/nowhere/ca.pem"), "{name}: {said}");
+    }
+}
+
+#[test]
 fn endpoints_are_tried_in_order_and_redirects_followed() {
     let servers = fleet::cluster(3, &fleet::QUICK);
     let leader = fleet::leader_of(&servers);

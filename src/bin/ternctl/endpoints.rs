@@ -2,7 +2,7 @@
 //!
 //! Each setting is looked for in this order: its flag, its variable `TERNCTL_…`, the variable
 //! `ETCDCTL_…` of the same meaning (scripts that used etcdctl go on working), the file, the
-//! default. Start with [`Endpoints::find`].
+//! default. One that is empty counts as not given. Start with [`Endpoints::find`].
 use crate::failure::{Failure, file_failed};
 use crate::shared_arguments::SharedArguments;
 use serde::Deserialize;
@@ -76,11 +76,13 @@ impl Endpoints {
     ///
     /// A setting is wrong, or the file cannot be read.
     pub fn find(arguments: &SharedArguments) -> Result<Endpoints, Failure> {
-        let file = read_file(arguments.config.as_deref())?;
+        let is_given = |path: &PathBuf| !path.as_os_str().is_empty();
+        let named = arguments.config.as_ref().filter(|path| is_given(path));
+        let file = read_file(named.map(PathBuf::as_path))?;
         let path = |flag: &Option<PathBuf>, variable: &str, from_file: Option<PathBuf>| {
-            let from_env = || env::var_os(variable).map(PathBuf::from);
-            let found = flag.clone().or_else(from_env).or(from_file);
-            found.filter(|path| !path.as_os_str().is_empty())
+            let from_env = env::var_os(variable).map(PathBuf::from);
+            let sources = [flag.clone(), from_env, from_file];
+            sources.into_iter().flatten().find(is_given)
         };
         let ca_file = path(&arguments.ca_file, "ETCDCTL_CA_FILE", file.ca_file);
         let cert_file = path(&arguments.cert_file, "ETCDCTL_CERT_FILE", file.cert_file);
@@ -91,18 +93,18 @@ impl Endpoints {
             (Some(_), None) => return Err(Failure::bad_arguments("--cert-file needs --key-file")),
             (None, Some(_)) => return Err(Failure::bad_arguments("--key-file needs --cert-file")),
         };
-        let mut urls = arguments.endpoints.clone();
-        if urls.is_empty() {
-            let from_env = env::var("ETCDCTL_ENDPOINTS").unwrap_or_default();
-            urls = from_env.split(',').map(str::to_string).collect();
-        }
-        urls.retain(|url| !url.trim().is_empty());
-        if urls.is_empty() {
-            urls = file.endpoints;
-        }
-        if urls.is_empty() {
-            urls.push(DEFAULT_ENDPOINT.to_string());
-        }
+        let from_env = env::var("ETCDCTL_ENDPOINTS").unwrap_or_default();
+        let sources = [
+            arguments.endpoints.clone(),
+            from_env.split(',').map(str::to_string).collect(),
+            file.endpoints,
+            vec![DEFAULT_ENDPOINT.to_string()],
+        ];
+        let given = |mut urls: Vec<String>| {
+            urls.retain(|url| !url.trim().is_empty());
+            (!urls.is_empty()).then_some(urls)
+        };
+        let urls = sources.into_iter().find_map(given).unwrap_or_default();
         let urls: Result<_, _> = urls.iter().map(|url| base_url(url)).collect();
         Ok(Endpoints {
             urls: urls?,

@@ -3,6 +3,7 @@
 //! [`SharedArguments`].
 use crate::output::OutputForm;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::path::PathBuf;
 
 /// The arguments shared by all commands.
@@ -30,6 +31,7 @@ pub struct SharedArguments {
         long,
         value_name = "FILE",
         env = "TERNCTL_CA_FILE",
+        value_parser = path_or_empty(),
         hide_env_values = true,
         global = true,
         help_heading = "Connection"
@@ -41,6 +43,7 @@ pub struct SharedArguments {
         long,
         value_name = "FILE",
         env = "TERNCTL_CERT_FILE",
+        value_parser = path_or_empty(),
         hide_env_values = true,
         global = true,
         help_heading = "Connection"
@@ -52,6 +55,7 @@ pub struct SharedArguments {
         long,
         value_name = "FILE",
         env = "TERNCTL_KEY_FILE",
+        value_parser = path_or_empty(),
         hide_env_values = true,
         global = true,
         help_heading = "Connection"
@@ -99,6 +103,7 @@ pub struct SharedArguments {
         long,
         value_name = "FILE",
         env = "TERNCTL_CONFIG",
+        value_parser = path_or_empty(),
         hide_env_values = true,
         global = true,
         help_heading = "Connection"
@@ -116,4 +121,10 @@ pub struct SharedArguments {
         global = true
     )]
     pub output: OutputForm,
+}
+
+/// The parser of a path that a variable may give. An empty variable is one that is not given:
+/// the parser of clap would refuse it. `endpoints` passes over an empty path.
+fn path_or_empty() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
