@@ -19,9 +19,12 @@ fn the_units_are_understood_and_tight() {
             .join(name);
         let text = fs::read_to_string(unit).expect("the unit");
         let path = folder.path().join(name);
-        // The binary must exist.
+        // The binary must exist. The settings for a client certificate are checked, too.
         let binary = env!("CARGO_BIN_EXE_ternctl");
-        fs::write(&path, text.replace("/usr/bin/ternctl", binary)).expect("room");
+        let text = text.replace("/usr/bin/ternctl", binary);
+        let text = text.replace("#LoadCredential", "LoadCredential");
+        let text = text.replace("#Environment", "Environment");
+        fs::write(&path, text).expect("room");
         path
     };
     let (service, timer) = (copy("tern-backup.service"), copy("tern-backup.timer"));
