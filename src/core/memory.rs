@@ -37,6 +37,11 @@ const SEGMENT_BYTES_MAX: u64 = 16 << 20;
 const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// A disk has room for this many segments: log, spares, and three snapshots.
 const SEGMENTS_PER_DISK: u64 = 64;
+/// A snapshot is due at the latest when the log since the last one takes this part of the disk. The log
+/// reaches back to the older of two snapshots.
+const DUE_PER_DISK: u64 = 16;
+/// The events take at most this part of the disk. Each of three snapshots holds them.
+const HISTORY_PER_DISK: u64 = 32;
 /// A snapshot is due after this many bytes of log, even if the key space is smaller.
 const DUE_BYTES_MIN: u64 = 4 << 20;
 /// A snapshot is due after this many bytes of log, unless the key space is larger.
@@ -115,6 +120,19 @@ impl MemoryBounds {
             uncommitted_bytes_max: (share(5, 4 * UNCOMMITTED_BYTES_MAX) / 4) as usize,
             held_bytes_max: share(2, UNCOMMITTED_BYTES_MAX) as usize,
             in_flight_bytes_max: (share(1, 2 * IN_FLIGHT_BYTES_MAX) / 2) as usize,
+        }
+    }
+
+    /// These bounds on a disk of `disk_bytes`: if the log and the snapshots filled it before the next one
+    /// is whole, nothing could be released.
+    pub fn on_disk(self, disk_bytes: u64) -> MemoryBounds {
+        let due_bytes = (disk_bytes / DUE_PER_DISK).max(SEGMENT_BYTES_MIN);
+        let history_bytes = (disk_bytes / HISTORY_PER_DISK).max(SEGMENT_BYTES_MIN) as usize;
+        MemoryBounds {
+            history_bytes: self.history_bytes.min(history_bytes),
+            due_bytes_min: self.due_bytes_min.min(due_bytes),
+            due_bytes_max: self.due_bytes_max.min(due_bytes),
+            ..self
         }
     }
 
@@ -248,6 +266,22 @@ mod tests {
         assert_eq!(bounds.snapshot_bytes_due(18 * MIB, 0, MIB), 18 * MIB);
         assert_eq!(bounds.snapshot_bytes_due(18 * MIB, 1000, MIB / 2), 9 * MIB);
         assert_eq!(bounds.snapshot_bytes_due(MIB, MIB, 0), 4 * MIB);
+    }
+
+    /// 5 MiB of live data, three snapshots of them with the events, and the log for three.
+    #[test]
+    fn the_log_and_its_snapshots_fit_on_a_small_disk() {
+        for disk in [40 * MIB, 64 * MIB, 128 * MIB] {
+            let bounds = MemoryBounds::default().on_disk(disk);
+            let snapshot = 5 * MIB + bounds.history_bytes as u64;
+            let log = bounds.due_bytes(5 * MIB, snapshot);
+            assert!(
+                3 * (snapshot + log) < disk,
+                "{snapshot} and {log} of {disk}"
+            );
+        }
+        let bounds = MemoryBounds::default();
+        assert_eq!(bounds.on_disk(100 << 30), bounds);
     }
 
     #[test]

@@ -226,3 +226,31 @@ fn a_copied_directory_on_a_full_disk() {
     shows(&all.servers[copied], "meanwhile", "1");
     all.are_well();
 }
+
+/// Values that replace each other fill a small disk with the log and snapshots. An older snapshot gives way, and
+/// the log is released.
+#[test]
+fn a_disk_that_only_tern_fills() {
+    if !namespace::enter() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    let disk = namespace::mount(home.path(), 44);
+    let mut server = Server::prepare(&[
+        "-segment-bytes=1048576",
+        "-max-request-bytes=131072",
+        "-watch-history-bytes=4194304",
+        "-snapshot-bytes=8388608",
+    ]);
+    std::os::unix::fs::symlink(&disk, server.data_dir()).expect("nothing is there");
+    server.run();
+    let body = format!("value={}", "v".repeat(100_000));
+    let mut written = 0;
+    until("an older snapshot has given way, and writes go on", || {
+        let key = format!("/v2/keys/{}", written % 50);
+        let answer = ask(server.client_at(), "PUT", &key, &body)?;
+        written += 1;
+        let has_room = server.log().contains("removing the older snapshot");
+        (has_room && written > 2_000 && answer.status() == 200).then_some(())
+    });
+}

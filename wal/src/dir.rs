@@ -206,7 +206,7 @@ impl<F: FileSystem> LogDir<F> {
     ///
     /// A system call failed.
     pub fn truncate(&mut self, file: &F::File, name: &str) -> Result<(), Error> {
-        self.file_call("ftruncate", name, |_| file.truncate())
+        self.file_call("ftruncate", name, |_| file.truncate(0))
     }
 
     /// The length of a file in bytes.

@@ -142,12 +142,12 @@ pub trait OpenFile {
     /// a system call failed.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
-    /// Removes the content. The file must not be mapped.
+    /// Removes the content from the offset `bytes` on. The file must not be mapped.
     ///
     /// # Errors
     ///
     /// A system call failed.
-    fn truncate(&self) -> io::Result<()>;
+    fn truncate(&self, bytes: u64) -> io::Result<()>;
 
     /// Reads at the offset `at` until `into` is full or the file ends. Returns how many bytes were
     /// read.

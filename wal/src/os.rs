@@ -147,8 +147,8 @@ impl OpenFile for File {
         }
     }
 
-    fn truncate(&self) -> io::Result<()> {
-        self.set_len(0)
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(bytes)
     }
 
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {

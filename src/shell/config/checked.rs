@@ -64,7 +64,7 @@ impl Checked<'_> {
         let memory = self.memory()?;
         let request_bytes_max = self.request_bytes_max(&memory)?;
         let segment_bytes = self.segment_bytes(&memory, &data_dir, request_bytes_max)?;
-        let memory_bounds = self.memory_bounds(&memory)?;
+        let memory_bounds = self.memory_bounds(&memory, &data_dir)?;
         let client_bytes = bounds::client_bytes(memory.bytes);
         let client_bytes = self.number_or("max-client-bytes", CLIENT_BYTES, client_bytes)?;
         let store_bytes = bounds::store_bytes(memory.bytes);
@@ -250,8 +250,15 @@ impl Checked<'_> {
         })
     }
 
-    fn memory_bounds(&self, memory: &MemoryFigure) -> Result<MemoryBounds, UsageError> {
-        let derived = MemoryBounds::of(memory.bytes);
+    fn memory_bounds(
+        &self,
+        memory: &MemoryFigure,
+        data_dir: &Path,
+    ) -> Result<MemoryBounds, UsageError> {
+        let mut derived = MemoryBounds::of(memory.bytes);
+        if let Some(disk_bytes) = (self.inputs.disk_bytes)(data_dir) {
+            derived = derived.on_disk(disk_bytes);
+        }
         let history = derived.history_bytes as u64;
         let history = self.number_or("watch-history-bytes", SHARE_BYTES, history)?;
         let derived = MemoryBounds {

@@ -176,7 +176,7 @@ const CLIENTS: [CommandFlag; 10] = [
     flag("watch-history", Text, "N", Fixed("1000"),
         "Events kept for watchers that ask for the past (waitIndex). An older index is answered with \
          error 401, and the watcher must read the key again."),
-    flag("watch-history-bytes", Text, "N", Described("16777216, less with little memory"),
+    flag("watch-history-bytes", Text, "N", Described("16777216, less with little memory or disk"),
         "Bytes of these events."),
     flag("max-store-bytes", Text, "N", Described("9/16 of -max-memory"),
         "Bound of the key space in bytes: keys, values and about 100 bytes for each node. The leader refuses writes \

@@ -115,7 +115,7 @@ fn begin<F: FileSystem>(
     former: Vec<u64>,
 ) -> io::Result<()> {
     let meta = &founding.meta;
-    let mut writer = SnapshotFileWriter::new(data_dir, meta)?;
+    let mut writer = SnapshotFileWriter::new(data_dir, meta, 0)?;
     for chunk in &founding.chunks {
         writer.append(chunk)?;
     }

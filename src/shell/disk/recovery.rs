@@ -445,7 +445,7 @@ fn write_first_snapshot<F: FileSystem>(
     data_dir: &DataDir<F>,
     founding: &Founding,
 ) -> io::Result<()> {
-    let mut writer = SnapshotFileWriter::new(data_dir, &founding.meta)?;
+    let mut writer = SnapshotFileWriter::new(data_dir, &founding.meta, 0)?;
     for chunk in &founding.chunks {
         writer.append(chunk)?;
     }

@@ -128,12 +128,17 @@ pub struct SnapshotFileWriter<F: FileSystem> {
 }
 
 impl<F: FileSystem> SnapshotFileWriter<F> {
-    /// Makes the file under a temporary name and writes its head and the first chunk.
+    /// Makes the file under a temporary name, with room for `room_bytes`, and writes its head and the
+    /// first chunk.
     ///
     /// # Errors
     ///
     /// A system call failed.
-    pub fn new(data_dir: &DataDir<F>, meta: &SnapshotMeta) -> io::Result<SnapshotFileWriter<F>> {
+    pub fn new(
+        data_dir: &DataDir<F>,
+        meta: &SnapshotMeta,
+        room_bytes: u64,
+    ) -> io::Result<SnapshotFileWriter<F>> {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -141,6 +146,9 @@ impl<F: FileSystem> SnapshotFileWriter<F> {
         let check = crc32fast::hash(&head[..24]);
         head[24..28].copy_from_slice(&check.to_le_bytes());
         let file = data_dir.fs().create(&unfinished(data_dir, meta.index))?;
+        if room_bytes > 0 {
+            file.allocate(room_bytes)?;
+        }
         file.write_at(&head, 0)?;
         let mut writer = SnapshotFileWriter {
             file,
@@ -219,6 +227,7 @@ impl<F: FileSystem> SnapshotFileWriter<F> {
         let check = checksum(self.index, self.chunks, &end[8..]);
         end[4..8].copy_from_slice(&check.to_le_bytes());
         self.write(&end)?;
+        self.file.truncate(self.length)?;
         self.file.sync()?;
         let dir = &self.data_dir;
         let from = unfinished(dir, self.index);
@@ -479,7 +488,7 @@ mod tests {
             index: Index(index),
             ..SnapshotMeta::default()
         };
-        let mut writer = SnapshotFileWriter::new(&at(dir), &meta).expect("a file");
+        let mut writer = SnapshotFileWriter::new(&at(dir), &meta, 1 << 20).expect("a file");
         for chunk in chunks {
             writer.append(chunk).expect("room");
         }
@@ -577,7 +586,7 @@ mod tests {
         for index in [3, 20, 100] {
             write(dir.path(), index, &[b"x"]);
         }
-        SnapshotFileWriter::new(&at(dir.path()), &SnapshotMeta::default()).expect("a file");
+        SnapshotFileWriter::new(&at(dir.path()), &SnapshotMeta::default(), 0).expect("a file");
         let kept = prune(&at(dir.path()), 2).expect("pruned");
         assert_eq!(kept, [Index(100), Index(20)]);
         let names = fs::read_dir(folder(&at(dir.path())))

@@ -213,13 +213,35 @@ impl<F: FileSystem> SnapshotFiles<F> {
 
     fn begin(&mut self, meta: &SnapshotMeta) -> Carried {
         assert!(self.writing.is_none(), "one snapshot is written at a time");
-        match SnapshotFileWriter::new(&self.data_dir, meta) {
+        match self.create(meta) {
             Ok(writer) => {
                 self.writing = Some(writer);
                 Ok(None)
             }
             Err(e) => self.fail(meta.index, &e),
         }
+    }
+
+    /// Makes the file of a snapshot, with room for a longer one than the newest: the log must not take
+    /// it, since without another snapshot nothing of the log is released. If there is no such room, the
+    /// older snapshot gives way.
+    fn create(&mut self, meta: &SnapshotMeta) -> io::Result<SnapshotFileWriter<F>> {
+        let mut bytes = 0;
+        if let Some(newest) = self.kept.first() {
+            let path = snapfile::file_of(&self.data_dir, *newest);
+            bytes = self.data_dir.fs().open(&path, Access::Read)?.length()?;
+        }
+        let bytes = bytes + bytes / 4;
+        let mut writer = SnapshotFileWriter::new(&self.data_dir, meta, bytes);
+        if is_full(&writer) && self.kept.len() > 1 {
+            self.remove_older()?;
+            writer = SnapshotFileWriter::new(&self.data_dir, meta, bytes);
+        }
+        if is_full(&writer) {
+            // This one may be shorter.
+            writer = SnapshotFileWriter::new(&self.data_dir, meta, 0);
+        }
+        writer
     }
 
     fn append(&mut self, bytes: &[u8]) -> Carried {
@@ -261,8 +283,8 @@ impl<F: FileSystem> SnapshotFiles<F> {
         }
     }
 
-    /// Removes a snapshot that could not be written. A full disk may have room again later; any
-    /// other error is final.
+    /// Removes a snapshot that could not be written, and the older one, so that the next attempt has more
+    /// room. A full disk may have room again later; any other error is final.
     fn fail(&mut self, index: Index, error: &io::Error) -> Carried {
         self.writing = None;
         if !is_out_of_room(error) {
@@ -270,6 +292,7 @@ impl<F: FileSystem> SnapshotFiles<F> {
         }
         log::warn!("no room for a snapshot: {error}. The log grows until one can be written");
         self.remove(&snapfile::unfinished(&self.data_dir, index))?;
+        self.remove_older()?;
         Ok(Some(SnapshotIn::Failed { index }))
     }
 
@@ -299,7 +322,16 @@ impl<F: FileSystem> SnapshotFiles<F> {
         if self.incoming.is_some() {
             self.drop_received()?;
         }
+        self.remove_older()
+    }
+
+    /// Removes all finished snapshots except the newest.
+    fn remove_older(&mut self) -> io::Result<()> {
         for index in self.kept.split_off(1.min(self.kept.len())) {
+            log::warn!(
+                "the disk is full: removing the older snapshot of index {}",
+                index.0
+            );
             self.remove(&snapfile::file_of(&self.data_dir, index))?;
         }
         Ok(())
@@ -377,6 +409,10 @@ impl<F: FileSystem> SnapshotFiles<F> {
         self.incoming = None;
         self.remove(&incoming_path(&self.data_dir))
     }
+}
+
+fn is_full<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(is_out_of_room)
 }
 
 /// The path of the leader's snapshot until it is whole.

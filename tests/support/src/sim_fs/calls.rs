@@ -190,10 +190,10 @@ impl OpenFile for SimFile {
         Ok(())
     }
 
-    fn truncate(&self) -> io::Result<()> {
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
         let mut disk = self.disk.borrow_mut();
         disk.call(false)?;
-        disk.take(Call::Change(self.number, Change::Length(0)));
+        disk.take(Call::Change(self.number, Change::Length(bytes)));
         Ok(())
     }
 
