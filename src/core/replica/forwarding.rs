@@ -264,10 +264,14 @@ impl Replica {
     /// `due_us`. It waits behind the requests that are held already: `forward_held` sends all.
     pub(super) fn forward(&mut self, ticket: Ticket, op: Op, due_us: u64) {
         let bytes_max = self.forwarded_bytes_max();
-        let has_held = self.pending.has_held();
-        let is_held = self.hold_new(ticket, op, "", due_us, bytes_max);
-        if is_held && !has_held && self.receiver().is_some() {
-            self.send_held(ticket);
+        let Some(request) = self.admit(ticket, op, "", due_us, bytes_max) else {
+            return;
+        };
+        match self.receiver() {
+            Some(leader) if !self.pending.has_held() && self.may_send(&request) => {
+                self.send_request(leader, ticket, request);
+            }
+            _ => self.pending.add_forwarded(ticket, request),
         }
     }
 
@@ -278,20 +282,14 @@ impl Replica {
         bytes_max.max(SENT_BYTES_MAX)
     }
 
-    /// Sends a held request to the leader, and waits for the answer. Returns false if too many bytes
-    /// are on their way.
-    ///
-    /// # Panics
-    ///
-    /// If the request is not held, or no leader takes requests.
-    fn send_held(&mut self, ticket: Ticket) -> bool {
-        let leader = self.receiver().expect("looked at before");
-        let request = self.pending.forwarded_of(ticket).expect("it is held");
+    /// Whether a request may be sent beside those that are on their way.
+    fn may_send(&self, request: &Forwarded) -> bool {
         let (bytes, sent_bytes) = (request.bytes, self.pending.sent_bytes());
-        if bytes > 0 && sent_bytes > 0 && sent_bytes + bytes > SENT_BYTES_MAX {
-            return false;
-        }
-        let mut request = self.pending.take_forwarded(ticket).expect("it is held");
+        bytes == 0 || sent_bytes == 0 || sent_bytes + bytes <= SENT_BYTES_MAX
+    }
+
+    /// Sends a request to the leader, and waits for the answer.
+    fn send_request(&mut self, leader: PeerId, ticket: Ticket, mut request: Forwarded) {
         let number = self.forwarding.next_number();
         let term = self.raft.term();
         let rpc = self.message_of(number, &request.op);
@@ -302,7 +300,6 @@ impl Replica {
             term,
         });
         self.pending.add_forwarded(ticket, request);
-        true
     }
 
     /// This leader does not take a client's write now: holds it until it does, at the longest until
@@ -315,19 +312,21 @@ impl Replica {
         due_us: u64,
     ) {
         let bytes_max = self.settings.memory.held_bytes_max;
-        self.hold_new(ticket, Op::Write(command), cause, due_us, bytes_max);
+        if let Some(request) = self.admit(ticket, Op::Write(command), cause, due_us, bytes_max) {
+            self.pending.add_forwarded(ticket, request);
+        }
     }
 
-    /// Holds a request behind all others. Refuses it with its `cause` if too many are pending, or if
-    /// the commands would have more than `bytes_max`: reads take few. Returns whether it is held.
-    fn hold_new(
+    /// Gives a new request the place behind all others. Refuses it with its `cause` if too many are
+    /// pending, or if the commands would have more than `bytes_max`: reads take few.
+    fn admit(
         &mut self,
         ticket: Ticket,
         op: Op,
         cause: &'static str,
         due_us: u64,
         bytes_max: usize,
-    ) -> bool {
+    ) -> Option<Forwarded> {
         let bytes = match &op {
             Op::Write(command) => command::encoded_len(command),
             _ => 0,
@@ -336,18 +335,16 @@ impl Replica {
         let is_too_long = bytes > 0 && pending_bytes > 0 && pending_bytes + bytes > bytes_max;
         if is_too_long || self.pending.forwarded_count() >= REQUESTS_MAX {
             self.answer(ticket, forward_failure(&op, cause));
-            return false;
+            return None;
         }
-        let request = Forwarded {
+        Some(Forwarded {
             place: self.pending.next_place(),
             sent: None,
             op,
             bytes,
             due_us,
             cause,
-        };
-        self.pending.add_forwarded(ticket, request);
-        true
+        })
     }
 
     /// The message that forwards a request.
@@ -393,10 +390,17 @@ impl Replica {
     /// write may be tried. A request that is held on keeps its place, and no bound is asked.
     fn try_held(&mut self, now: Now, ticket: Ticket) -> bool {
         let is_leader = self.raft.leader() == Some(self.raft.id());
-        if !is_leader && self.forwards(ticket) {
-            return self.send_held(ticket);
+        let is_sent = !is_leader && self.forwards(ticket);
+        let request = self.pending.forwarded_of(ticket).expect("it is held");
+        if is_sent && !self.may_send(request) {
+            return false;
         }
         let mut request = self.pending.take_forwarded(ticket).expect("it is held");
+        if is_sent {
+            let leader = self.receiver().expect("looked at before");
+            self.send_request(leader, ticket, request);
+            return true;
+        }
         let due_us = request.due_us;
         let command = match request.op {
             Op::Write(command) => command,
