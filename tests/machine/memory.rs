@@ -231,6 +231,7 @@ fn founder_with_snapshot() -> (Cluster, PeerId) {
     settings.memory.log_bytes_max = 100_000;
     settings.memory.log_bytes_kept = 20_000;
     settings.memory.due_bytes_min = 30_000;
+    settings.memory.uncommitted_bytes_max = 20_000;
     let mut cluster = cluster(1, settings);
     let founder = cluster.leader();
     for n in 0..100 {
@@ -298,6 +299,26 @@ fn a_snapshot_that_is_sent_keeps_the_log_no_longer_than_its_receiver_is_heard() 
     leader.pass(2 * SECOND_US);
     assert!(matches!(leader.answer(held), Outcome::Event(_)));
     assert!(logged(leader) < 100_000, "{} bytes", logged(leader));
+}
+
+/// Values wait for a full log. A deletion that waited behind them for the commit of other deletions is
+/// carried out before them.
+#[test]
+fn a_held_deletion_does_not_wait_for_values() {
+    let (mut cluster, founder) = founder_with_snapshot();
+    let newcomer = let_in(&mut cluster, founder);
+    begin_transfer(&mut cluster, newcomer);
+    let leader = cluster.at(founder);
+    let value = fill_log(leader);
+    // More deletions than may be uncommitted.
+    let path = |n| format!("/{n}{}", "k".repeat(10_000));
+    let deletions: Vec<Ticket> = (0..4).map(|n| leader.ask(delete(&path(n)))).collect();
+    leader.settle();
+    for deletion in deletions {
+        let outcome = leader.answer(deletion);
+        assert!(matches!(outcome, Outcome::Failed(e) if e.code == Code::KeyNotFound));
+    }
+    assert_eq!(leader.take_answers(value), []);
 }
 
 /// The disk of a newcomer hangs, and its heartbeats go on. The values of the cluster wait for it for

@@ -373,15 +373,25 @@ impl Replica {
         if !leads && self.receiver().is_none() {
             return;
         }
-        let mut takes_writes = true;
+        let mut takes_values = true;
+        let mut takes_deletions = true;
         for ticket in self.pending.held() {
-            let is_write = |request: &Forwarded| matches!(request.op, Op::Write(_));
-            let request = self.pending.forwarded_of(ticket);
             // A request that is due is given up in this turn.
-            let is_tried =
-                request.is_some_and(|r| r.due_us > now.mono_us && (takes_writes || !is_write(r)));
-            if is_tried {
-                takes_writes &= self.try_held(now, ticket);
+            let request = self.pending.forwarded_of(ticket);
+            let Some(request) = request.filter(|request| request.due_us > now.mono_us) else {
+                continue;
+            };
+            let is_value = match &request.op {
+                Op::Write(command) => command.content().is_some(),
+                _ => false,
+            };
+            let is_deletion = !is_value && matches!(request.op, Op::Write(_));
+            let waits = is_value && !takes_values || is_deletion && !takes_deletions;
+            if !waits && !self.try_held(now, ticket) {
+                // A leader may still take deletions, as in `write_until`. Another leader is sent no
+                // write: later ones would keep off a long one for ever.
+                takes_values = false;
+                takes_deletions &= is_value && leads;
             }
         }
     }
