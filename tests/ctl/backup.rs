@@ -5,6 +5,7 @@ use crate::run::{Ended, ended, run, started, ternctl};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Child;
 use tern_support::client::until;
 use tern_support::fleet;
 use tern_support::server::Server;
@@ -193,9 +194,7 @@ fn an_index_that_is_too_large_is_refused() {
 /// In a folder the name has the second in it: the next run has another one.
 #[test]
 fn a_broken_download_to_a_folder_goes_on_there_and_leaves_nothing() {
-    let server = large();
-    let cutter = Cutter::start(server.client_at(), &[Cut::Stuck(8 << 20)]);
-    let dir = tempfile::tempdir().expect("a directory");
+    let (server, cutter, dir) = stuck_download();
     for name in ["tern-20200101T000000Z.json.7.part", "mine.json.7.part"] {
         fs::write(dir.path().join(name), "{").expect("it is written");
     }
@@ -208,22 +207,39 @@ fn a_broken_download_to_a_folder_goes_on_there_and_leaves_nothing() {
         names
     };
     // The moment of the old one is gone, so the download has a name of its own.
-    let mut child = started(ternctl(&args));
+    let child = started(ternctl(&args));
     until("much of it arrived", || {
         let path = dir.path().join(names().pop()?);
         (path.metadata().ok()?.len() > 7 << 20).then_some(())
     });
     let part = names().pop().expect("a part");
     assert_ne!(part, "tern-20200101T000000Z.json.7.part");
-    child.kill().expect("it runs");
-    child.wait().expect("a child");
+    kill(child);
     run(&server, &["set", "/later", "1"]).text();
     let made = ended(ternctl(&args)).text();
-    let passed: usize = cutter.passed().iter().sum();
-    let length = fs::metadata(made.trim()).expect("there").len() as usize;
-    assert!(passed < length + (1 << 20), "{passed} bytes for {length}");
+    assert_went_on(&cutter, Path::new(made.trim()));
     let (backup, _) = part.split_once(".json.").expect("the name of a part");
     assert_eq!(names(), ["mine.json.7.part", &format!("{backup}.json")]);
+}
+
+/// A large machine whose first download stops after 8 MiB, and the folder that it goes to.
+fn stuck_download() -> (Server, Cutter, tempfile::TempDir) {
+    let server = large();
+    let cutter = Cutter::start(server.client_at(), &[Cut::Stuck(8 << 20)]);
+    let dir = tempfile::tempdir().expect("a directory");
+    (server, cutter, dir)
+}
+
+fn kill(mut child: Child) {
+    child.kill().expect("it runs");
+    child.wait().expect("a child");
+}
+
+/// All connections together carried the file, and less than a mebibyte twice.
+fn assert_went_on(cutter: &Cutter, file: &Path) {
+    let passed: usize = cutter.passed().iter().sum();
+    let length = fs::metadata(file).expect("there").len() as usize;
+    assert!(passed < length + (1 << 20), "{passed} bytes for {length}");
 }
 
 /// A machine with so much data that an answer does not fit into the buffers of a connection.
@@ -256,9 +272,7 @@ fn a_broken_download_goes_on_at_the_same_moment() {
     let ended = Ended::from(child.wait_with_output().expect("it ends"));
     assert!(!ended.stderr.contains("begins anew"), "{}", ended.stderr);
     ended.text();
-    let passed: usize = cutter.passed().iter().sum();
-    let length = fs::metadata(&file).expect("there").len() as usize;
-    assert!(passed < length + (1 << 20), "{passed} bytes for {length}");
+    assert_went_on(&cutter, &file);
     let text = fs::read_to_string(&file).expect("there");
     assert!(text.contains("\"Value\":\"before\"") && text.contains("/large11"));
     assert!(!text.contains("\"Value\":\"after\""));
@@ -266,12 +280,10 @@ fn a_broken_download_goes_on_at_the_same_moment() {
 
 #[test]
 fn a_killed_backup_goes_on_where_it_stopped() {
-    let server = large();
-    let cutter = Cutter::start(server.client_at(), &[Cut::Stuck(8 << 20)]);
-    let dir = tempfile::tempdir().expect("a directory");
+    let (server, cutter, dir) = stuck_download();
     let file = dir.path().join("backup.json");
     let args = ["-C", &cutter.url(), "backup", text(&file)];
-    let mut child = started(ternctl(&args));
+    let child = started(ternctl(&args));
     let part = || {
         let mut entries = fs::read_dir(dir.path()).expect("a folder");
         let entry = entries.next()?.expect("an entry");
@@ -281,33 +293,27 @@ fn a_killed_backup_goes_on_where_it_stopped() {
     until("much of it arrived", || {
         part().filter(|(length, _)| *length > 7 << 20)
     });
-    child.kill().expect("it runs");
-    child.wait().expect("a child");
+    kill(child);
     assert_eq!(part().expect("a part").1, 0o600);
     assert!(!file.exists());
     run(&server, &["set", "/later", "1"]).text();
     ended(ternctl(&args)).text();
-    let passed: usize = cutter.passed().iter().sum();
-    let length = fs::metadata(&file).expect("there").len() as usize;
-    assert!(passed < length + (1 << 20), "{passed} bytes for {length}");
+    assert_went_on(&cutter, &file);
     ended(ternctl(&["backup", "--check", text(&file)])).text();
     assert!(!fs::read_to_string(&file).expect("there").contains("/later"));
 }
 
 #[test]
 fn a_moment_that_is_gone_means_to_begin_anew() {
-    let mut server = large();
-    let cutter = Cutter::start(server.client_at(), &[Cut::Stuck(8 << 20)]);
-    let dir = tempfile::tempdir().expect("a directory");
+    let (mut server, cutter, dir) = stuck_download();
     let file = dir.path().join("backup.json");
     let args = ["-C", &cutter.url(), "backup", text(&file)];
-    let mut child = started(ternctl(&args));
+    let child = started(ternctl(&args));
     until("much of it arrived", || {
         let passed = cutter.passed();
         (passed.first() >= Some(&(7 << 20))).then_some(())
     });
-    child.kill().expect("it runs");
-    child.wait().expect("a child");
+    kill(child);
     server.kill();
     server.run();
     run(&server, &["set", "/later", "1"]).text();

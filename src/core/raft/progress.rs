@@ -64,6 +64,19 @@ pub struct SnapshotTransfer {
 }
 
 impl SnapshotTransfer {
+    /// The transfer of `meta` from its first byte on.
+    fn new(meta: &SnapshotMeta, now_us: u64) -> SnapshotTransfer {
+        SnapshotTransfer {
+            meta: meta.clone(),
+            offset: 0,
+            reached: 0,
+            reached_us: now_us,
+            asked_us: None,
+            waits: 1,
+            is_refused: false,
+        }
+    }
+
     fn is_stuck(&self, now_us: u64) -> bool {
         now_us > self.reached_us + STUCK_US
     }
@@ -539,22 +552,15 @@ impl Progress {
 
     /// The peer is sent the snapshot `meta` from its first byte on.
     pub fn become_snapshot(&mut self, meta: &SnapshotMeta, now_us: u64) {
-        let (reached, reached_us) = match &self.state {
+        let mut transfer = SnapshotTransfer::new(meta, now_us);
+        if let ProgressState::Snapshot(former) = &self.state
+            && former.meta.index == meta.index
+        {
             // The same one again gets no further.
-            ProgressState::Snapshot(former) if former.meta.index == meta.index => {
-                (former.reached, former.reached_us)
-            }
-            _ => (0, now_us),
-        };
-        self.state = ProgressState::Snapshot(SnapshotTransfer {
-            meta: meta.clone(),
-            offset: 0,
-            reached,
-            reached_us,
-            asked_us: None,
-            waits: 1,
-            is_refused: false,
-        });
+            transfer.reached = former.reached;
+            transfer.reached_us = former.reached_us;
+        }
+        self.state = ProgressState::Snapshot(transfer);
         self.forget_in_flight();
     }
 
@@ -638,22 +644,15 @@ impl Progress {
     /// Offers the snapshot `newest` to a peer that had no room for one, `OFFER_US` microseconds
     /// after its refusal or the last offer.
     pub fn maybe_offer_again(&mut self, newest: &SnapshotMeta, now_us: u64) -> bool {
-        let ProgressState::Snapshot(transfer) = &self.state else {
+        let ProgressState::Snapshot(transfer) = &mut self.state else {
             return false;
         };
         let is_due = transfer.asked_us.is_some_and(|us| us + OFFER_US <= now_us);
         if !transfer.is_refused || !is_due {
             return false;
         }
-        self.state = ProgressState::Snapshot(SnapshotTransfer {
-            meta: newest.clone(),
-            offset: 0,
-            reached: 0,
-            reached_us: now_us,
-            asked_us: None,
-            waits: 1,
-            is_refused: true,
-        });
+        *transfer = SnapshotTransfer::new(newest, now_us);
+        transfer.is_refused = true;
         true
     }
 

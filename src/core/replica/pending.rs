@@ -432,31 +432,31 @@ impl Pending {
 
     /// A ticket waits for raft's confirmation that this machine leads.
     pub fn add_read(&mut self, ticket: Ticket, due_us: u64, id: ReadId, op: Op) {
-        let op = Box::new(op);
-        self.add(ticket, Some(due_us), Waiting::Read { id, op });
-        self.reads.insert(
-            id,
-            PendingRead {
-                ticket,
-                read_index: None,
-                due_us,
-            },
-        );
+        self.insert_read(ticket, due_us, id, op, None);
     }
 
     /// The leader of a read is confirmed: the ticket waits for `read_index` to be applied.
     pub fn add_confirmed_read(&mut self, ticket: Ticket, due_us: u64, op: Op, read_index: Index) {
         let id = self.next_read_id();
+        self.insert_read(ticket, due_us, id, op, Some(read_index));
+    }
+
+    fn insert_read(
+        &mut self,
+        ticket: Ticket,
+        due_us: u64,
+        id: ReadId,
+        op: Op,
+        read_index: Option<Index>,
+    ) {
         let op = Box::new(op);
         self.add(ticket, Some(due_us), Waiting::Read { id, op });
-        self.reads.insert(
-            id,
-            PendingRead {
-                ticket,
-                read_index: Some(read_index),
-                due_us,
-            },
-        );
+        let read = PendingRead {
+            ticket,
+            read_index,
+            due_us,
+        };
+        self.reads.insert(id, read);
     }
 
     /// Raft has confirmed a read, with its read index. Returns whether the read is still pending.
