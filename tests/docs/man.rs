@@ -118,7 +118,7 @@ A file in TOML, which
 .BR tern (1)
 reads if it is named with
 .BR \-config .
-Flags and variables win over it. Seconds and milliseconds are whole numbers. Unknown keys are logged and
+Flags and variables win over it. Milliseconds are whole numbers; seconds may have a fraction. Unknown keys are logged and
 ignored. Each key is shown with its default, or with an example if there is no default.
 "#;
 

@@ -481,7 +481,7 @@ impl Checked<'_> {
             FlagDefault::Fixed(example) => example,
             FlagDefault::Described(_) | FlagDefault::Nothing => "10.0.0.1:4001",
         };
-        let expected = format!("host:port without a scheme, such as {example}");
+        let expected = format!("host:port without a scheme, such as {example} or [::1]:4001");
         Err(wrong(&value, &expected))
     }
 

@@ -131,7 +131,7 @@ const CLUSTER: [CommandFlag; 9] = [
          others join it."),
     flag("bootstrap", Bool, "", Fixed("false"),
         "Begin a cluster together: start every machine with this flag and the same -peers list, its own address \
-         included. The one that is first in the list founds the cluster once all of them wait; until then they wait \
+         included. The one whose address sorts first founds the cluster once all of them wait; until then they wait \
          for ever. Without effect on a machine with data."),
     flag("max-retry-attempts", Text, "N", Fixed("3"),
         "Rounds of asking the machines to join before tern gives up and exits; 0: never give up."),
@@ -187,9 +187,9 @@ const CLIENTS: [CommandFlag; 10] = [
     flag("max-request-bytes", Text, "N", Described("2097152, less with little memory"),
         "Longest body of a request in bytes, at most 16744447. A longer one is answered with status 413."),
     flag("http-read-timeout", Text, "SECONDS", Fixed("300"),
-        "Longest time that a request may take to arrive before its connection is closed."),
+        "Shortens the time in which a request must arrive: 10 s for its head, 30 s for its body. Larger values change nothing."),
     flag("http-write-timeout", Text, "SECONDS", Fixed("300"),
-        "Longest time for which a client may read nothing of an answer before its connection is closed, at most 10 s."),
+        "Shortens the time for which a client may read nothing of an answer: 10 s. Larger values change nothing."),
 ];
 
 #[rustfmt::skip]

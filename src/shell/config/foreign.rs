@@ -13,7 +13,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("initial-advertise-peer-urls", "use -peer-addr HOST:PORT"),
     (
         "initial-cluster",
-        "use -peers HOST:PORT,… on all machines but the first",
+        "use -bootstrap and -peers HOST:PORT,… on all machines",
     ),
     (
         "initial-cluster-state",
