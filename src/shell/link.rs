@@ -8,7 +8,7 @@ use super::sockets::{Output, Socket};
 use super::transport::Transport;
 use crate::codec::http::upgrade;
 use crate::codec::peer::frame::{FrameContent, Frames};
-use crate::codec::peer::hello::{self, REFUSED};
+use crate::codec::peer::hello;
 use crate::core::peers::{Hello, HelloRefusal, LinkEvent, LinkId};
 use crate::core::raft::Message;
 use mio::event::Event;
@@ -317,7 +317,7 @@ impl Link {
                 self.fail("the hello was refused");
             }
             (status, None, _) => self.fail(format_args!(
-                "status {status} without {REFUSED}: not a peer port of tern"
+                "status {status}: not a peer port of tern, or that of a standby"
             )),
         }
         used

@@ -28,7 +28,7 @@ pub fn create<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), String> {
     let snapshots = snapfile::folder(data_dir);
     data_dir.fs().create_folder(&snapshots).map_err(|e| {
         format!(
-            "cannot make the folder {}: {e}. -data-dir names another place",
+            "cannot make the folder {}: {e}. The user that runs tern must be able to write there; or choose another -data-dir",
             snapshots.display()
         )
     })
@@ -46,7 +46,7 @@ pub fn refuse_unwritable<F: FileSystem>(data_dir: &DataDir<F>) -> Result<(), Str
     let fs = data_dir.fs();
     match fs.create(&probe).and_then(|_| fs.unlink(&probe)) {
         Err(e) if !is_out_of_room(&e) => Err(format!(
-            "cannot write to the folder {}: {e}. The user that runs tern must own it",
+            "cannot write to the folder {}: {e}. The user that runs tern must be able to write there; or choose another -data-dir",
             folder.display()
         )),
         _ => Ok(()),

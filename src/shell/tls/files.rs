@@ -19,7 +19,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| {
         let name = path.display();
         let next = match e.kind() {
-            ErrorKind::NotFound => "Is the path in the setting right?",
+            ErrorKind::NotFound => "Check the path in the setting",
             ErrorKind::PermissionDenied => "The user that tern runs as must be able to read it",
             _ => "It must be a file in PEM",
         };
