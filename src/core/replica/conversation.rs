@@ -316,8 +316,10 @@ impl Conversation {
 
     /// The operation under way has failed.
     fn on_failure(&mut self, now: Now, failure: Outcome) -> Reaction {
-        let is_missing =
-            matches!(&failure, Outcome::Failed(error) if error.code == Code::KeyNotFound);
+        let is_error = |code| matches!(&failure, Outcome::Failed(error) if error.code == code);
+        let is_missing = is_error(Code::KeyNotFound);
+        // A client has put a file in place of a directory above it.
+        let is_gone = is_missing || is_error(Code::NotADirectory);
         if self.is_abandoned {
             let leaves = matches!(self.step, LockStep::Leave(_));
             return if leaves || is_missing {
@@ -328,7 +330,7 @@ impl Conversation {
         }
         match &self.step {
             LockStep::Find(_) if is_missing && self.request.is_write() => self.on_none_found(),
-            LockStep::List(_) | LockStep::Renew(_) | LockStep::Confirm if is_missing => {
+            LockStep::List(_) | LockStep::Renew(_) | LockStep::Confirm if is_gone => {
                 done(LockOutcome::Lost)
             }
             // The history no longer reaches back to the listing, or the listing was given up.

@@ -126,6 +126,8 @@ enum KeptPlace {
 pub struct FrozenMoment<'a> {
     freezer: &'a Freezer,
     at: u64,
+    /// The etcd index from which on its reader has read no event.
+    next_event: u64,
 }
 
 impl SavedNode {
@@ -193,8 +195,10 @@ impl<'a> FrozenMoment<'a> {
         })
     }
 
-    /// The events up to the moment that have left the history since, oldest first, from `next` on.
+    /// The events up to the moment that have left the history since, oldest first, from `next` on. Those
+    /// that left it before the moment may be kept for another reader, and are none of this one's.
     pub fn evicted_events(self, next: u64) -> impl Iterator<Item = &'a Event> {
+        let next = next.max(self.next_event);
         let skip = self
             .freezer
             .evicted
@@ -283,9 +287,11 @@ impl Freezer {
     /// The moment of this freeze; `None` once it has ended.
     pub fn get(&self, token: FreezeToken) -> Option<FrozenMoment<'_>> {
         let freeze = self.freezes.get(&token)?;
+        let reader = self.event_readers.get(&token);
         Some(FrozenMoment {
             freezer: self,
             at: freeze.at,
+            next_event: reader.map_or(u64::MAX, |reader| reader.next),
         })
     }
 
