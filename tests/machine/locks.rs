@@ -3,7 +3,7 @@ use super::cluster::cluster;
 use super::forward::three;
 use super::rig::*;
 use tern::core::cluster_time::Lease;
-use tern::core::command::KeyPath;
+use tern::core::command::{Command, KeyPath};
 use tern::core::error::Code;
 use tern::core::machine::*;
 
@@ -222,6 +222,25 @@ fn a_place_that_is_removed_while_it_waits_is_lost() {
     let waiter = rig.ask(acquire("name", 30, None));
     rig.settle();
     rig.done(release(LockPlace::Value("name".into())));
+    rig.pass(11 * SECOND_US);
+    assert_eq!(rig.answer(waiter), Outcome::Lock(LockOutcome::Lost));
+}
+
+/// A client replaces the directory above the lock by a file: there is no place any more.
+#[test]
+fn a_lock_below_a_file_is_lost() {
+    let mut rig = Rig::serving(settings(1));
+    acquired(&rig.done(acquire("", 60, None)));
+    let waiter = rig.ask(acquire("name", 30, None));
+    rig.settle();
+    let above = KeyPath::new("/_etcd/mod/lock");
+    rig.ask(Op::Write(Command::Delete {
+        path: above,
+        dir: true,
+        recursive: true,
+    }));
+    rig.ask(set("/_etcd/mod/lock", "a file"));
+    rig.settle();
     rig.pass(11 * SECOND_US);
     assert_eq!(rig.answer(waiter), Outcome::Lock(LockOutcome::Lost));
 }
