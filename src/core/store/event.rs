@@ -116,13 +116,6 @@ impl Event {
         self.node.modified
     }
 
-    /// When the leader took the change, as times are shown. `None` unless the change gave a ttl: no
-    /// other command on a key has a time in the log.
-    pub fn taken_ns(&self) -> Option<u64> {
-        let ttl_ns = self.ttl_s?.checked_mul(1_000_000_000)?;
-        self.node.expires_ns?.checked_add_signed(-ttl_ns)
-    }
-
     /// Whether the change removed a directory, and its descendants with it.
     pub fn removes_directory(&self) -> bool {
         match self.action {

@@ -286,7 +286,7 @@ pub fn action(action: Action) -> &'static str {
 }
 
 /// Appends an event. Its node shows the ttl that the change gave, and the previous node the time that
-/// was left of its own at the change; at `now_ns` if the change gave no ttl, as its time is not known.
+/// was left of its own at `now_ns`.
 pub fn event(event: &Event, now_ns: u64, out: &mut Vec<u8>) {
     write_event(event, now_ns, out, None);
 }
@@ -345,8 +345,7 @@ fn write_event(
     );
     if let Some(prev) = &event.prev {
         raw(",\"prevNode\":", out);
-        let at_ns = event.taken_ns().unwrap_or(now_ns);
-        node(prev.borrowed(), Ttl::LeftAt(at_ns), out, shared);
+        node(prev.borrowed(), Ttl::LeftAt(now_ns), out, shared);
     }
     out.push(b'}');
 }
@@ -375,7 +374,6 @@ pub fn error(error: &Error, index: EtcdIndex, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::store::View;
 
     fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -392,34 +390,6 @@ mod tests {
         assert_eq!(of(Ttl::LeftAt(5 * NS)), expiration);
         assert_eq!(of(Ttl::LeftAt(NS)), format!("{expiration},\"ttl\":4"));
         assert_eq!(of(Ttl::Given(Some(-2))), format!("{expiration},\"ttl\":-2"));
-    }
-
-    /// An event of the history, long after it: only a change that gave a ttl has a time.
-    #[test]
-    fn the_previous_node_shows_the_ttl_that_it_had_at_the_change() {
-        let view = |expires_ns| View {
-            key: "/k".into(),
-            value: None,
-            dir: false,
-            expires_ns,
-            modified: EtcdIndex(1),
-            created: EtcdIndex(1),
-        };
-        let prev_ttl = |expires_ns, ttl_s| {
-            let change = Event {
-                action: Action::Set,
-                node: view(expires_ns),
-                prev: Some(view(Some(100 * NS))),
-                ttl_s,
-            };
-            let json = text(|out| event(&change, 60 * NS, out));
-            let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-            json["prevNode"]["ttl"].as_i64()
-        };
-        assert_eq!(prev_ttl(Some(52 * NS), Some(50)), Some(98));
-        assert_eq!(prev_ttl(Some(NS), Some(-1)), Some(98));
-        assert_eq!(prev_ttl(Some(NS), Some(i64::MIN)), Some(40));
-        assert_eq!(prev_ttl(None, None), Some(40));
     }
 
     #[test]
