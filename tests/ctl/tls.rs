@@ -121,6 +121,11 @@ fn three_machines_and_their_clients_use_the_certificates() {
         let list = client(dir, &first, true, &["member", "list"]);
         (list.stdout == "n1\nn2\nn3\n").then_some(())
     });
+    for server in &others {
+        until("it listens to clients", || {
+            (client(dir, server, true, &["ls"]).code == Some(0)).then_some(())
+        });
+    }
     client(dir, &others[0], true, &["set", "/a", "1"]).text();
     assert_eq!(
         client(dir, &others[1], true, &["get", "-q", "/a"]).text(),
