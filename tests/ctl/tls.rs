@@ -107,6 +107,13 @@ fn make_certificates(dir: &Path) {
     );
 }
 
+/// A machine that has joined listens to its clients.
+fn listens(dir: &Path, server: &Machine) {
+    until("it listens to clients", || {
+        (client(dir, server, true, &["ls"]).code == Some(0)).then_some(())
+    });
+}
+
 #[test]
 fn three_machines_and_their_clients_use_the_certificates() {
     let home = tempfile::tempdir().expect("a directory");
@@ -121,11 +128,7 @@ fn three_machines_and_their_clients_use_the_certificates() {
         let list = client(dir, &first, true, &["member", "list"]);
         (list.stdout == "n1\nn2\nn3\n").then_some(())
     });
-    for server in &others {
-        until("it listens to clients", || {
-            (client(dir, server, true, &["ls"]).code == Some(0)).then_some(())
-        });
-    }
+    others.iter().for_each(|server| listens(dir, server));
     client(dir, &others[0], true, &["set", "/a", "1"]).text();
     assert_eq!(
         client(dir, &others[1], true, &["get", "-q", "/a"]).text(),
