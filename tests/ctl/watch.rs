@@ -2,7 +2,7 @@
 use crate::run::{at, ended, run, started, ternctl, url};
 use rustix::process::Signal;
 use std::io::{BufRead, BufReader};
-use std::process::Child;
+use std::process::{Child, Command};
 use tern_support::client::until;
 use tern_support::fleet::{self, put};
 use tern_support::server::Server;
@@ -130,22 +130,17 @@ fn a_watch_goes_on_after_polls_without_an_event() {
     assert_eq!(said, "", "nothing was missed");
 }
 
+/// A watch of `keys` from the first change on that runs a shell script for each one.
+fn exec_watch(server: &Server, keys: &[&str], script: &str) -> Command {
+    let program = ["--after-index", "2", "--", "sh", "-c", script];
+    at(server, &[&["exec-watch"], keys, &program].concat())
+}
+
 #[test]
 fn a_program_runs_at_each_change() {
     let server = Server::start(&[]);
     let script = "echo $ETCD_WATCH_ACTION $ETCD_WATCH_KEY $ETCD_WATCH_VALUE; cat; echo; exit 3";
-    let args = [
-        "exec-watch",
-        "-r",
-        "/",
-        "--after-index",
-        "2",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
-    let mut child = started(at(&server, &args));
+    let mut child = started(exec_watch(&server, &["-r", "/"], script));
     let mut lines = lines_of(&mut child);
     for (key, value) in [("/a", "1"), ("/b", "2")] {
         run(&server, &["set", key, value]).text();
@@ -176,17 +171,7 @@ fn a_program_runs_at_each_change() {
 fn a_value_too_long_for_a_variable_is_on_stdin_only() {
     let server = Server::start(&[]);
     let script = "echo ${#ETCD_WATCH_VALUE}; cat; echo";
-    let args = [
-        "exec-watch",
-        "/a",
-        "--after-index",
-        "2",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
-    let mut command = at(&server, &args);
+    let mut command = exec_watch(&server, &["/a"], script);
     command.env("ETCD_WATCH_VALUE", "that of another event");
     let mut child = started(command);
     let mut lines = lines_of(&mut child);

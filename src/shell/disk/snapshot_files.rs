@@ -226,12 +226,14 @@ impl<F: FileSystem> SnapshotFiles<F> {
     /// it, since without another snapshot nothing of the log is released. If there is no such room, the
     /// older snapshot gives way.
     fn create(&mut self, meta: &SnapshotMeta) -> io::Result<SnapshotFileWriter<F>> {
-        let mut bytes = 0;
-        if let Some(newest) = self.kept.first() {
+        let length = |newest: &Index| {
             let path = snapfile::file_of(&self.data_dir, *newest);
-            bytes = self.data_dir.fs().open(&path, Access::Read)?.length()?;
-        }
-        let bytes = bytes + bytes / 4;
+            self.data_dir.fs().open(&path, Access::Read)?.length()
+        };
+        // An estimate: if the file cannot be opened, there is none.
+        let newest = self.kept.first().map(length);
+        let newest_bytes = newest.and_then(io::Result::ok).unwrap_or(0);
+        let bytes = newest_bytes + newest_bytes / 4;
         let mut writer = SnapshotFileWriter::new(&self.data_dir, meta, bytes);
         if is_full(&writer) && self.kept.len() > 1 {
             self.remove_older()?;
